@@ -1,0 +1,175 @@
+"""The memory connector: the ports of ``core.connector`` over a ``MemoryCluster``. Reference for connector authors."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from connectors.memory.cluster import INTERNAL_TOPIC_PREFIX, MemoryCluster
+from connectors.memory.faults import unreachable
+from connectors.memory.log import RECORD_OVERHEAD_BYTES
+from connectors.memory.reader import ByteCredits, MemoryReader
+from connectors.memory.sender import MemorySender
+from replicator.core.connector import (
+    BrokerDescription,
+    ClusterDescription,
+    ConnectorContext,
+    SendPermit,
+)
+from replicator.core.errors import Fenced, NotConnected
+from replicator.core.record import AppendBatch, MessageQueue, OffsetRange, QueueSpread, TopicDescription
+
+BARRIER_TOPIC = f"{INTERNAL_TOPIC_PREFIX}barrier"
+SILENCE_SECONDS = 3.0
+"""How long a call waits for a cluster that neither answers nor refuses."""
+
+
+class MemorySettings(BaseModel):
+    """``spec.memory`` of a cluster."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cluster: str = Field(min_length=1)
+    """Name of the ``MemoryCluster``; made when there is none."""
+    long_poll_seconds: float = Field(default=5.0, gt=0)
+    """How long a read waits for new records."""
+
+
+class MemoryConnector:
+    """Implements ``Connector``, ``FencesSource`` and ``ListsSenders``."""
+
+    kind = "memory"
+    reserved_properties: Collection[bytes] = frozenset()
+
+    def __init__(self, settings: MemorySettings, context: ConnectorContext) -> None:
+        self.cluster = context.cluster
+        self._memory = MemoryCluster.named(settings.cluster)
+        self._instance = context.instance
+        self._long_poll_seconds = settings.long_poll_seconds
+        self._credits = ByteCredits(context.memory_bytes_max)
+        self._senders: dict[str, MemorySender] = {}
+        self._is_open = False
+
+    async def open(self) -> None:
+        self._is_open = True
+        try:
+            await self._call("open")
+        except BaseException:
+            self._is_open = False
+            raise
+
+    async def close(self) -> None:
+        self._is_open = False
+        for sender in self._senders.values():
+            await sender.close()
+
+    async def describe(self) -> ClusterDescription:
+        memory = await self._call("describe")
+        return ClusterDescription(
+            tuple(BrokerDescription(name, f"memory:{memory.name}/{name}", "memory", True) for name in sorted(memory.brokers)),
+            memory.append_bytes_max, memory.append_records_max, memory.properties_bytes_max, RECORD_OVERHEAD_BYTES,
+        )  # fmt: skip
+
+    async def read_marks(self) -> Sequence[str]:
+        return tuple((await self._call("read_marks")).marks)
+
+    async def write_mark(self, cluster_id: str) -> None:
+        memory = await self._call("write_mark")
+        if cluster_id not in memory.marks:
+            memory.marks.append(cluster_id)
+
+    async def list_topics(self) -> Sequence[str]:
+        memory = await self._call("list_topics")
+        return sorted(name for name in memory.topics if not name.startswith(INTERNAL_TOPIC_PREFIX))
+
+    async def describe_topic(self, topic: str) -> TopicDescription | None:
+        return (await self._call("describe_topic")).describe_topic(topic)
+
+    async def create_topic(self, description: TopicDescription, spread: Sequence[QueueSpread]) -> None:
+        (await self._call("create_topic")).create_topic(description, spread)
+
+    async def offset_range(self, queue: MessageQueue) -> OffsetRange:
+        return (await self._call("offset_range", queue.broker_name)).log(queue).bounds
+
+    async def offset_at(self, queue: MessageQueue, timestamp_ms: int) -> int:
+        return (await self._call("offset_at", queue.broker_name)).log(queue).offset_at(timestamp_ms)
+
+    async def consumer_offset(self, group: str, queue: MessageQueue) -> int | None:
+        return (await self._call("consumer_offset", queue.broker_name)).consumer_offsets.get((group, queue))
+
+    async def publish_position(self, group: str, positions: Mapping[MessageQueue, int]) -> None:
+        memory = await self._call("publish_position")
+        for queue, offset in positions.items():
+            memory.commit(group, queue, offset)
+
+    def reader(self, queue: MessageQueue, offset: int, *, prefetch: bool = True) -> MemoryReader:
+        return MemoryReader(self._memory, queue, offset, self._instance, self._credits, self._long_poll_seconds)
+
+    def sender(self, broker_name: str) -> MemorySender:
+        sender = self._senders.get(broker_name)
+        if sender is None or (sender.closed and self._is_open):
+            sender = self._senders[broker_name] = MemorySender(self._memory, broker_name, self._instance)
+        return sender
+
+    async def write_barrier(self, broker_name: str, permit: SendPermit, timeout_seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_seconds
+        memory = await self._call("write_barrier", broker_name)
+        memory.add_topic(BARRIER_TOPIC, {broker_name: 1})
+        queue = MessageQueue(BARRIER_TOPIC, broker_name, 0)
+        if not permit.is_valid():
+            raise Fenced(f"the right to write to {broker_name} of cluster {self.cluster} ended before its barrier")
+        offset = memory.produce_batch(queue, AppendBatch([b"barrier"], [b""], [0]))
+        log = memory.log(queue)
+        while log.readable_end <= offset:
+            if loop.time() >= deadline:
+                raise NotConnected(f"cluster {self.cluster}: the barrier on {broker_name} is not readable in time")
+            await log.changed.wait(deadline - loop.time())
+        log.expire(offset)
+
+    async def lock_queues(self, group: str, holder: str, queues: Collection[MessageQueue]) -> set[MessageQueue]:
+        memory = await self._call("lock_queues")
+        held: set[MessageQueue] = set()
+        for queue in queues:
+            if memory.faults.cut_between(self._instance, queue.broker_name) is None and memory.lock(group, holder, queue):
+                held.add(queue)
+        return held
+
+    async def unlock_queues(self, group: str, holder: str, queues: Collection[MessageQueue]) -> None:
+        memory = await self._call("unlock_queues")
+        for queue in queues:
+            memory.unlock(group, holder, queue)
+
+    async def sender_identities(self, broker_name: str) -> set[str] | None:
+        broker = (await self._call("sender_identities", broker_name)).broker(broker_name)
+        return set(broker.listed_senders) if self._memory.lists_senders else None
+
+    async def _call(self, name: str, broker_name: str | None = None) -> MemoryCluster:
+        """Every request passes here: pace, planned errors, cuts."""
+        if not self._is_open:
+            raise NotConnected(f"the connector of cluster {self.cluster} is not open")
+        memory = self._memory
+        await memory.pace(name, self._instance)
+        error = memory.faults.next_call_error(name)
+        if error is not None:
+            raise error
+        if memory.faults.cut_between(self._instance, broker_name) == "silent":
+            await memory.network_changed.wait(SILENCE_SECONDS)
+        if memory.faults.cut_between(self._instance, broker_name) is not None:
+            raise unreachable(self.cluster, broker_name)
+        return memory
+
+
+class MemoryConnectorFactory:
+    """See ``ConnectorFactory``."""
+
+    settings_model: type[Any] = MemorySettings
+
+    def __call__(self, settings: MemorySettings, context: ConnectorContext) -> MemoryConnector:
+        return MemoryConnector(settings, context)
+
+
+factory = MemoryConnectorFactory()

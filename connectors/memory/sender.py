@@ -1,0 +1,87 @@
+"""Appends to one broker of a memory cluster."""
+
+from __future__ import annotations
+
+import asyncio
+
+from connectors.memory.cluster import MemoryCluster
+from connectors.memory.wire import Connection, Exchange
+from replicator.core.connector import AppendOutcome, NotStored, SendPermit, Unknown
+from replicator.core.errors import NotConnected, NotFound
+from replicator.core.record import AppendBatch, MessageQueue
+
+
+class MemorySender:
+    """See ``QueueSender``. The permit is asked in the same step in which the frame leaves."""
+
+    def __init__(self, cluster: MemoryCluster, broker_name: str, instance: str) -> None:
+        self._cluster = cluster
+        self._broker_name = broker_name
+        self._instance = instance
+        self._identity = cluster.new_identity(instance, broker_name)
+        self._connection: Connection | None = None
+        self._role_epoch: int | None = None
+        self.closed = False
+
+    @property
+    def identity(self) -> str:
+        return self._identity
+
+    async def append(self, queue: MessageQueue, batch: AppendBatch, permit: SendPermit, timeout_seconds: float) -> AppendOutcome:
+        try:
+            connection = self._connected()
+        except (NotConnected, NotFound) as error:
+            return NotStored("unreachable", str(error))
+        await self._cluster.pace("append.send", self._instance)
+        if connection.closed:
+            return NotStored("unreachable", f"{queue}: the connection was reset before the frame left")
+        if self._has_moved():
+            return NotStored("moved", f"{queue}: another replica of {self._broker_name} is master now")
+        if not permit.is_valid():
+            return NotStored("fenced", f"{queue}: the right to send ended before the frame left")
+        exchange = self._cluster.receive(connection, queue, batch)
+        outcome = await self._answer(exchange, timeout_seconds)
+        await self._cluster.pace("append.answer", self._instance)
+        if outcome is None:
+            return Unknown(f"{queue}: no answer from {self._broker_name}")
+        if connection.closed:
+            return Unknown(f"{queue}: the connection was reset before the answer came")
+        return outcome
+
+    async def _answer(self, exchange: Exchange, timeout_seconds: float) -> AppendOutcome | None:
+        if not exchange.answer.done() and not exchange.is_lost:
+            await asyncio.wait((exchange.answer,), timeout=timeout_seconds)
+        return exchange.answer.result() if exchange.answer.done() and not exchange.answer.cancelled() else None
+
+    async def late_answer(self, queue: MessageQueue, timeout_seconds: float) -> AppendOutcome | None:
+        exchange = self._connection.exchanges.get(queue) if self._connection is not None else None
+        if exchange is None:
+            return None
+        if not exchange.answer.done():
+            await asyncio.wait((exchange.answer,), timeout=timeout_seconds)
+        return exchange.answer.result() if exchange.answer.done() and not exchange.answer.cancelled() else None
+
+    async def reset(self) -> None:
+        if self._connection is not None:
+            self._cluster.disconnect(self._connection)
+            self._connection = None
+
+    async def close(self) -> None:
+        self.closed = True
+        await self.reset()
+
+    def _connected(self) -> Connection:
+        if self.closed:
+            raise NotConnected(f"the sender to {self._broker_name} of cluster {self._cluster.name} is closed")
+        if self._connection is None or self._connection.closed:
+            if self._connection is not None or self._role_epoch is not None:
+                self._identity = self._cluster.new_identity(self._instance, self._broker_name)
+            self._connection = self._cluster.connect(self._broker_name, self._instance, self._identity)
+            if self._role_epoch is None:
+                self._role_epoch = self._cluster.broker(self._broker_name).role_epoch
+        return self._connection
+
+    def _has_moved(self) -> bool:
+        """True once for each role change since this sender first connected."""
+        known, self._role_epoch = self._role_epoch, self._cluster.broker(self._broker_name).role_epoch
+        return known != self._role_epoch

@@ -1,0 +1,3 @@
+"""Global Replicator: copies messages and consumer progress between independent messaging clusters."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,244 @@
+"""The ports: what the engine asks of a kind of messaging system.
+
+The engine (``replicator.worker``) owns loops, retries, back-off, doubt, history and fencing; a connector owns only the
+calls. A connector contains no retry of a write and no sleep. Every wait takes its limit from the caller or from a named
+constant; every method that awaits is safe to cancel unless it says otherwise. Errors are those of ``core.errors``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from replicator.core.record import (
+    AppendBatch,
+    MessageQueue,
+    OffsetRange,
+    QueueSpread,
+    RecordBatch,
+    TopicDescription,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The append is in the destination log at ``[first_offset, first_offset + n)``.
+
+    ``weak`` names a durability answer below the wish (RocketMQ 10, 11, 12): stored all the same, never to be sent again.
+    """
+
+    first_offset: int
+    weak: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NotStored:
+    """Nothing of the append is in the log, for certain.
+
+    ``scope``: ``"busy"`` (try again after ``retry_after_seconds``), ``"unreachable"`` (never left this machine: reopen and try again),
+    ``"moved"`` (role or route changed: re-verify the last confirmed copy, then again), ``"record"`` (a refusal of one
+    record: bisect and park), ``"queue"`` (the queue or cluster refuses: block the assignment with ``detail``),
+    ``"fenced"`` (the deadline passed before the frame could leave).
+    """
+
+    scope: str
+    detail: str
+    retry_after_seconds: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """The append may be in the log now or later. The engine settles it (architecture, "Stamp, position, doubt").
+
+    ``sender``: identity of the connection that carried it."""
+
+    detail: str
+    sender: str = ""
+
+
+AppendOutcome = Stored | NotStored | Unknown
+
+
+class SendPermit(Protocol):
+    """The right to write, asked immediately before the system call that completes a frame."""
+
+    def is_valid(self) -> bool:
+        """True while the fence proves that no successor can be writing. Synchronous, no I/O."""
+        ...
+
+
+class QueueReader(Protocol):
+    """Reads one queue from a position, stateless at the broker: nothing is committed by reading."""
+
+    async def read(self) -> RecordBatch:
+        """Next records in order, never a gap other than ``next_offset`` says. Waits for new ones up to the connector's
+        long-poll limit and then returns an empty batch with fresh bounds. Cancel-safe: a cancelled read loses nothing.
+        Raises ``NotConnected``, ``Throttled``, ``HistoryChanged`` (position outside the queue's bounds), ``Refused``."""
+        ...
+
+    def release(self, batch: RecordBatch) -> None:
+        """Gives the memory of a batch back to the byte credits. Call once for each batch."""
+        ...
+
+    async def close(self) -> None:
+        """Drops prefetched records and held requests. Idempotent."""
+        ...
+
+
+class QueueSender(Protocol):
+    """Appends to the queues of one broker through one sending connection, apart from all other traffic.
+
+    ``identity`` names the current connection as the broker lists it (where it can list), ``<instance>@<n>``, new for each
+    connection; empty before the first.
+    """
+
+    @property
+    def identity(self) -> str: ...
+
+    async def append(self, queue: MessageQueue, batch: AppendBatch, permit: SendPermit, timeout_seconds: float) -> AppendOutcome:
+        """One append. Never raises for what a broker or network can do: the outcome says it.
+        Cancelling leaves the outcome unknown: the caller then treats it as ``Unknown``."""
+        ...
+
+    async def late_answer(self, queue: MessageQueue, timeout_seconds: float) -> AppendOutcome | None:
+        """The answer to the last unanswered append to ``queue`` on the same connection, or None when none came in time."""
+        ...
+
+    async def reset(self, identity: str) -> None:
+        """Resets the connection of that identity (RST: undelivered bytes are dropped by this machine); others are left alone, so
+        that one doubt does not make more. Whatever was under way on it is answered ``Unknown``. Idempotent."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Connector(Protocol):
+    """One cluster. Built by the entry point's factory from the cluster's settings; opened and closed by the engine."""
+
+    kind: str
+    cluster: str
+    """The declared name, for messages."""
+    reserved_properties: Collection[bytes]
+    """Property names this system adds by itself; stripped from copies."""
+
+    async def open(self) -> None:
+        """Connects far enough to prove that the cluster answers. Raises ``NotConnected``, ``NotPermitted``, ``Refused``."""
+        ...
+
+    async def close(self) -> None:
+        """Idempotent, bounded."""
+        ...
+
+    async def describe(self) -> ClusterDescription: ...
+
+    async def read_marks(self) -> Sequence[str]:
+        """Lasting ids this cluster carries (more than one is a history change)."""
+        ...
+
+    async def write_mark(self, cluster_id: str) -> None:
+        """Marks the cluster with its lasting id. Idempotent."""
+        ...
+
+    async def list_topics(self) -> Sequence[str]:
+        """Names of user topics: neither the system's own nor ours."""
+        ...
+
+    async def describe_topic(self, topic: str) -> TopicDescription | None:
+        """None where the topic does not exist. Asks the cluster, not a cache."""
+        ...
+
+    async def create_topic(self, description: TopicDescription, spread: Sequence[QueueSpread]) -> None:
+        """Creates the topic, or adds missing queues; never shrinks. Returns when it can be written to. Idempotent."""
+        ...
+
+    async def offset_range(self, queue: MessageQueue) -> OffsetRange: ...
+
+    async def offset_at(self, queue: MessageQueue, timestamp_ms: int) -> int:
+        """First offset stored at or after ``timestamp_ms``; the end if all are older."""
+        ...
+
+    async def consumer_offset(self, group: str, queue: MessageQueue) -> int | None:
+        """Committed progress of a group, None if it never committed there."""
+        ...
+
+    async def publish_position(self, group: str, positions: Mapping[MessageQueue, int]) -> None:
+        """Commits our own read positions under our own group, for the system's tools to show lag. Best effort, may raise."""
+        ...
+
+    def reader(self, queue: MessageQueue, offset: int, *, prefetch: bool = True) -> QueueReader:
+        """A reader positioned at ``offset``. ``prefetch=False``: one request at a time, for scans and checks."""
+        ...
+
+    def sender(self, broker_name: str) -> QueueSender:
+        """The sender for a broker; one connection shared by every queue of that broker in this connector."""
+        ...
+
+    async def write_barrier(self, broker_name: str, permit: SendPermit, timeout_seconds: float) -> None:
+        """Appends a record to our own topic on that broker and returns when it is readable: everything the broker appended
+        before is then readable too. Raises ``NotConnected`` when it cannot be shown in time."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerDescription:
+    broker_name: str
+    address: str
+    version: str
+    filters_properties: bool | None = None
+    """SQL92 on properties enabled (G8); None: not asked or not answered."""
+    connect_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterDescription:
+    brokers: tuple[BrokerDescription, ...]
+    append_bytes_max: int
+    """Largest append (sum of ``record_overhead_bytes`` + topic + body + properties) every broker takes."""
+    append_records_max: int
+    properties_bytes_max: int
+    record_overhead_bytes: int
+    warnings: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class FencesSource(Protocol):
+    """Ability: exclusive right to a source queue, granted by the source broker itself.
+
+    ``holder`` is a client id with the fencing token in it."""
+
+    async def lock_queues(self, group: str, holder: str, queues: Collection[MessageQueue]) -> set[MessageQueue]:
+        """Takes or renews; returns those now held. A queue held by another live holder is missing from the answer."""
+        ...
+
+    async def unlock_queues(self, group: str, holder: str, queues: Collection[MessageQueue]) -> None:
+        """Gives up, also in another's name (take-over)."""
+        ...
+
+
+@runtime_checkable
+class ListsSenders(Protocol):
+    """Ability: the destination broker can say which sending connections it still holds open."""
+
+    async def sender_identities(self, broker_name: str) -> set[str] | None:
+        """Identities (``QueueSender.identity``) the broker still has a channel for; None where it cannot say."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectorContext:
+    """What the engine hands to a factory besides the settings."""
+
+    cluster: str
+    instance: str
+    """Unique to this process and start: part of every identity the cluster sees."""
+    memory_bytes_max: int = 256 * 1024 * 1024
+
+
+class ConnectorFactory(Protocol):
+    """Entry point (group ``replicator.connectors``)."""
+
+    settings_model: type[Any]
+    """Pydantic model, ``extra="forbid"``, frozen, of the ``spec.<kind>`` block."""
+
+    def __call__(self, settings: Any, context: ConnectorContext) -> Connector: ...

@@ -1,0 +1,202 @@
+"""The copy path's decision, once for each batch: which records go on, with which properties.
+
+No object per record: the properties of a whole batch are joined into one text, and what is constant in it (reserved
+properties that brokers add) is removed for all records at once. 0xff cannot occur in UTF-8, so it separates records;
+a batch whose properties hold it all the same takes the slow way, record by record, with the same result.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+
+from replicator.core.provenance import Provenance, Verdict
+from replicator.core.record import RecordBatch, RecordIdentity, parse_properties
+from replicator.core.stamp import FIRST_HOP_SUFFIX, STAMP_NAME, Stamp, find_stamp, relay_suffix
+
+_SEPARATOR = b"\x02\xff\x02"
+_STAMP_NEEDLE = b"\x02" + STAMP_NAME + b"\x01"
+
+
+@dataclass(slots=True)
+class Decided:
+    """What one batch comes to. Columns are of equal length: the records to copy, in source order."""
+
+    offsets: Sequence[int]
+    store_timestamps_ms: Sequence[int]
+    born_timestamps_ms: Sequence[int]
+    bodies: Sequence[bytes | memoryview]
+    properties: Sequence[bytes]
+    flags: Sequence[int]
+    encodings: Sequence[int]
+    holes: list[tuple[int, int, str]] = field(default_factory=list)
+    """(source_start, length, reason) of what is not copied, ascending, neighbours of one reason merged."""
+    examined_through: int = 0
+    identity: RecordIdentity | None = None
+    """Of the last record examined, None for a batch without records."""
+    own_tags_kept: int = 0
+    """Records whose producer had set a property of a tag's name: left as it is."""
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def select(self, keep: Sequence[int]) -> None:
+        """Leaves only the records at these indices."""
+        for column in ("offsets", "store_timestamps_ms", "born_timestamps_ms", "bodies", "properties", "flags", "encodings"):
+            values = getattr(self, column)
+            setattr(self, column, [values[i] for i in keep])
+
+
+@dataclass(frozen=True, slots=True)
+class TagSource:
+    """Tags as packed bytes. ``constant``: the same for every record born here, or None where a rule looks at the record."""
+
+    keys: tuple[bytes, ...]
+    constant: bytes | None
+    suffix_for: Callable[[dict[str, str], str | None], bytes]
+    """(properties, origin cluster id or None for born here) -> packed tags, without those whose key is in the properties."""
+
+
+class Stamper:
+    """Decides and stamps the batches of one assignment, in order. State: the provenance's ``seen`` only."""
+
+    def __init__(
+        self,
+        prefix: bytes,
+        tags: TagSource,
+        reserved: Collection[bytes],
+        provenance: Provenance,
+        matches: Callable[[dict[str, str]], bool] | None = None,
+    ) -> None:
+        self.provenance = provenance
+        self._prefix = prefix
+        self._tags = tags
+        self._matches = matches
+        self._reserved = re.compile(b"\x02(?:" + b"|".join(map(re.escape, sorted(reserved))) + b")\x01")
+        self._stale = re.compile(b"\x02(?:" + b"|".join(map(re.escape, (STAMP_NAME, *tags.keys))) + b")\x01[^\x02]*(?=\x02)")
+        self._tag_needles = tuple(b"\x02" + key + b"\x01" for key in tags.keys)
+        self._record_needles = (_STAMP_NEEDLE, *self._tag_needles)
+
+    def decide(self, batch: RecordBatch, position: int) -> Decided:
+        """``position``: the source offset examined so far; everything between it and the batch that is not there is a hole.
+        Raises ``NewerStamp``."""
+        offsets = batch.offsets
+        holes = _gaps(offsets, position, batch.next_offset)
+        decided = Decided(
+            offsets, batch.store_timestamps_ms, batch.born_timestamps_ms, batch.bodies, (), batch.flags, batch.encodings,
+            holes, batch.next_offset,
+        )
+        if not offsets:
+            return decided
+        decided.identity = RecordIdentity(
+            offsets[-1], batch.store_timestamps_ms[-1], batch.commit_log_offsets[-1], batch.body_crcs[-1]
+        )
+        joined, texts = self._clean(batch.properties)
+        constant = self._tags.constant
+        if joined and constant is not None and self._matches is None and not any(n in joined for n in self._record_needles):
+            prefix, suffix = self._prefix, FIRST_HOP_SUFFIX + constant
+            decided.properties = [
+                b"%b%b%x;%x%b" % (text, prefix, offset, time, suffix)
+                for text, offset, time in zip(joined[1:].split(b"\xff\x02"), offsets, batch.store_timestamps_ms, strict=True)
+            ]
+            return decided
+        cleaned = [b"\x02" + text for text in joined[1:].split(b"\xff\x02")] if joined else texts
+        self._decide_each(batch, cleaned, decided)
+        return decided
+
+    def _clean(self, properties: Sequence[bytes]) -> tuple[bytes, list[bytes]]:
+        """Reserved properties removed: (one joined text, []) or, where 0xff occurs, (b"", a text a record), each starting and ending
+        with \\x02."""
+        joined = (b"\x02" + _SEPARATOR.join(properties) + b"\x02").replace(b"\x02\x02", b"\x02")
+        if joined.count(b"\xff") != len(properties) - 1:
+            return b"", [self._strip((b"\x02" + text + b"\x02").replace(b"\x02\x02", b"\x02")) for text in properties]
+        return self._strip(joined), []
+
+    def _strip(self, text: bytes) -> bytes:
+        found = self._reserved.search(text)
+        while found is not None:
+            start = found.start()
+            fragment = text[start : text.index(b"\x02", start + 1) + 1]
+            if text.count(fragment) * 8 > text.count(b"\xff") + 1:
+                text = text.replace(fragment, b"\x02")
+            else:
+                # Values differ from record to record (times, ids): remove the name everywhere in one pass.
+                text = re.sub(re.escape(found.group()) + b"[^\x02]*(?=\x02)", b"", text)
+            found = self._reserved.search(text, max(0, start - 1) if start else 0)
+        return text
+
+    def _decide_each(self, batch: RecordBatch, texts: list[bytes], decided: Decided) -> None:
+        """Records with stamps, own tags or a filter to pass, one by one."""
+        keep: list[int] = []
+        properties: list[bytes] = []
+        skipped: list[tuple[int, int, str]] = []
+        for index, text in enumerate(texts):
+            offset = batch.offsets[index]
+            stamp = find_stamp(text) if _STAMP_NEEDLE in text else None
+            verdict = self.provenance.judge(stamp)
+            if verdict is Verdict.LOOP:
+                skipped.append((offset, 1, "loop"))
+                continue
+            if self._matches is not None and not self._matches(parse_properties(batch.properties[index])):
+                skipped.append((offset, 1, "filtered"))
+                continue
+            keep.append(index)
+            stamped, kept_own = self._stamp_one(text, stamp, verdict, offset, batch.store_timestamps_ms[index])
+            properties.append(stamped)
+            decided.own_tags_kept += kept_own
+        if len(keep) != len(texts):
+            decided.properties = [b""] * len(texts)
+            decided.select(keep)
+            decided.holes = merge_holes(decided.holes + skipped)
+        decided.properties = properties
+
+    def _stamp_one(self, text: bytes, stamp: Stamp | None, verdict: Verdict, offset: int, time_ms: int) -> tuple[bytes, int]:
+        kept_own = 0
+        end, origin_id = FIRST_HOP_SUFFIX, None
+        if verdict is Verdict.REPUBLISHED:
+            # The tags came with the other record's stamp: they tell that record's origin, not this one's.
+            text = self._stale.sub(b"", text)
+        elif stamp is not None:
+            text = _without(text, _STAMP_NEEDLE)
+            end, origin_id = relay_suffix(stamp), stamp.origin_cluster_id
+        elif _STAMP_NEEDLE in text:
+            text = _without(text, _STAMP_NEEDLE)
+        tags = self._tags.constant
+        has_own = any(needle in text for needle in self._tag_needles)
+        if tags is None or has_own or origin_id is not None:
+            tags = self._tags.suffix_for(parse_properties(text), origin_id)
+            kept_own = 1 if has_own and origin_id is None else 0
+        return b"%b%b%x;%x%b%b" % (text[1:], self._prefix, offset, time_ms, end, tags), kept_own
+
+
+def _without(text: bytes, needle: bytes) -> bytes:
+    return re.sub(re.escape(needle) + b"[^\x02]*(?=\x02)", b"", text)
+
+
+def _gaps(offsets: Sequence[int], position: int, next_offset: int) -> list[tuple[int, int, str]]:
+    """Source offsets from ``position`` on that no record stands at: gone from the log before we came to read them."""
+    if not offsets:
+        return [(position, next_offset - position, "expired")] if next_offset > position else []
+    if offsets[0] == position and next_offset - position == len(offsets):
+        return []
+    gaps = []
+    expected = position
+    for offset in offsets:
+        if offset > expected:
+            gaps.append((expected, offset - expected, "expired"))
+        expected = offset + 1
+    if next_offset > expected:
+        gaps.append((expected, next_offset - expected, "expired"))
+    return gaps
+
+
+def merge_holes(holes: list[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
+    """Ascending, touching neighbours of one reason made one."""
+    merged: list[tuple[int, int, str]] = []
+    for start, length, reason in sorted(holes):
+        if merged and merged[-1][2] == reason and merged[-1][0] + merged[-1][1] == start:
+            merged[-1] = (merged[-1][0], merged[-1][1] + length, reason)
+        else:
+            merged.append((start, length, reason))
+    return merged

@@ -1,0 +1,345 @@
+"""The store as the engine sees it. Two implementations pass one suite: Postgres (``postgres.py``) and memory (``memory.py``).
+
+Each method is one transaction. Every write on behalf of an assignment carries the fencing token it was leased with and
+changes nothing when a newer token exists. Offsets are 64-bit; times are the database's own clock unless named otherwise.
+Methods raise ``StoreUnavailable`` while the database cannot be reached (callers go on with what they hold) and
+``Conflict`` where a rule of the data forbids the change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from replicator.core.errors import ReplicatorError, Unsafe
+from replicator.core.record import MessageQueue, RecordIdentity
+
+
+class StoreUnavailable(ReplicatorError):
+    """The database cannot be reached now."""
+
+
+class Conflict(Unsafe):
+    """A rule of the data forbids the change: an overlapping claim, one id under two names, an immutable field."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterRow:
+    name: str
+    connector: str
+    region: str
+    settings: dict[str, Any]
+    cluster_id: str | None = None
+    """Lasting id, set when the cluster was first marked; unique over all rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRow:
+    """``spec`` is canonical JSON of core.task.ReplicationTask as config.py dumps it."""
+
+    name: str
+    spec: dict[str, Any]
+    generation: int = 1
+    deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TopicPair:
+    """The claim: only one flow may write ``source topic -> destination topic`` between two clusters.
+
+    Identified for ever by the four ids/names; ``flow_id`` is None for a tombstone. Positions, epochs and runs hang here,
+    so a task re-created under any name goes on from them. ``state``: ``active`` or ``blocked`` (with ``reason``).
+    """
+
+    pair_id: int
+    source_cluster_id: str
+    source_topic: str
+    destination_cluster_id: str
+    destination_topic: str
+    flow_id: str | None
+    task: str | None
+    source: str
+    """Declared name of the source cluster of the flow that last held the pair."""
+    destination: str
+    state: str = "active"
+    reason: str = ""
+    paused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    flow_id: str
+    """Short lasting id, [a-z0-9]{6}; part of the stamp."""
+    task: str
+    source: str
+    destination: str
+    paused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """``length`` copies, contiguous on both sides: source offset s in [source_start, source_start+length) stands at
+    destination_start + (s - source_start) of the assignment's destination queue."""
+
+    epoch: int
+    source_start: int
+    destination_start: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """Source offsets ``[source_start, source_start+length)`` of an epoch without a copy, and why:
+    filtered, loop, refused, expired, history."""
+
+    epoch: int
+    source_start: int
+    length: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """A second copy that slipped in, or a copy of a record the source lost (``ghost``)."""
+
+    epoch: int
+    source_offset: int
+    destination_offset: int
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """A refused record, kept by place (its bytes stay on the source)."""
+
+    source_offset: int
+    reason: str
+    size_bytes: int
+    parked_id: int = 0
+    state: str = "parked"
+    """parked, discarded, retried."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Where an assignment stands. Written about once a second; see architecture, "Stamp, position, doubt"."""
+
+    epoch: int = 1
+    examined_through: int = 0
+    """Source offsets below it have been decided."""
+    confirmed_source_offset: int = -1
+    confirmed_destination_offset: int = -1
+    """Last copy known stored, -1 before the first."""
+    identity: RecordIdentity | None = None
+    """Of the last examined source record."""
+    scanned_through: int = 0
+    """A destination max_offset read while nothing of ours was in flight: no own copy newer than the confirmed one below it."""
+    seen: dict[str, int] = field(default_factory=dict)
+    """Provenance state: last genuine coordinates seen for each upstream source queue (relay and two-way)."""
+    in_flight: bool = False
+    """True while appends may be under way; a holder that leaves it True died in doubt."""
+    copied_total: int = 0
+    skipped_total: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One source queue of one flow, and where it goes. ``start_offset`` is decided once, when the row is made."""
+
+    assignment_id: int
+    pair_id: int
+    flow_id: str
+    task: str
+    source: str
+    destination: str
+    source_queue: MessageQueue
+    destination_queue: MessageQueue
+    start_offset: int
+    checkpoint: Checkpoint | None = None
+    token: int = 0
+    """Fencing token, grows with every lease of this assignment; 0 = never leased."""
+    holder: str = ""
+    """Worker instance holding or last holding the lease."""
+    clean: bool = True
+    """False when the last holder did not release it with nothing in flight."""
+    senders: tuple[str, ...] = ()
+    """Sender identities the last holders may have used on the destination broker and that were not proven closed."""
+    state: str = "starting"
+    error: str = ""
+    paused: bool = False
+    lag_messages: int | None = None
+    lag_seconds: float | None = None
+    observed_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewAssignment:
+    source_queue: MessageQueue
+    destination_queue: MessageQueue
+    start_offset: int
+
+
+@dataclass(slots=True)
+class Progress:
+    """What one assignment reports in one save."""
+
+    assignment_id: int
+    token: int
+    checkpoint: Checkpoint
+    runs: Sequence[Run] = ()
+    """Appended since the last successful save; a run that continues the last stored one is merged into it."""
+    holes: Sequence[Hole] = ()
+    duplicates: Sequence[Duplicate] = ()
+    parked: Sequence[Parked] = ()
+    senders: tuple[str, ...] = ()
+    drop_runs_from: int | None = None
+    """First remove runs and holes of this epoch at or above this source offset (the destination lost them)."""
+    state: str = "running"
+    error: str = ""
+    lag_messages: int | None = None
+    lag_seconds: float | None = None
+    rate_per_second: float | None = None
+    latency_ms: tuple[float, float] | None = None
+    """p50, p99 of the last interval."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    at: datetime
+    task: str
+    kind: str
+    message: str
+    detail: dict[str, Any] = field(default_factory=dict)
+
+
+class Store(Protocol):
+    async def open(self) -> None:
+        """Connects and checks the schema version: raises ReplicatorError naming both versions when it is older or newer."""
+        ...
+
+    async def close(self) -> None: ...
+
+    async def identity(self) -> tuple[str, int]:
+        """(identity of this database, lineage): changes when it was emptied or restored."""
+        ...
+
+    # what users declare
+    async def put_cluster(self, row: ClusterRow) -> str:
+        """created | changed | unchanged. Conflict when cluster_id is known under another name, or would change for this one.
+        A row given without cluster_id keeps the stored one."""
+        ...
+
+    async def clusters(self) -> Sequence[ClusterRow]: ...
+
+    async def delete_cluster(self, name: str) -> bool:
+        """False if unknown. Conflict while a task uses it. The id is kept, so the same cluster keeps its id under a new name."""
+        ...
+
+    async def put_task(self, name: str, spec: dict[str, Any], flows: Sequence[tuple[str, str]]) -> str:
+        """created | changed | unchanged; makes the rows of its flows with fresh flow ids. A deleted task of the name is made anew."""
+        ...
+
+    async def tasks(self) -> Sequence[TaskRow]:
+        """Without deleted ones."""
+        ...
+
+    async def delete_task(self, name: str) -> bool:
+        """Leaves tombstones: pairs lose their flow, assignments are set aside with their positions and maps."""
+        ...
+
+    async def purge_task(self, name: str) -> None:
+        """Drops the tombstones that this task left."""
+        ...
+
+    async def flows(self) -> Sequence[Flow]: ...
+
+    async def set_paused(self, task: str, paused: bool, *, topic: str | None = None, flow: tuple[str, str] | None = None) -> int:
+        """Pauses or resumes whole flows, or one source topic of them. Returns how many flows or pairs it concerned."""
+        ...
+
+    # topics and queues
+    async def claim_pair(self, flow_id: str, source_topic: str, destination_topic: str) -> TopicPair:
+        """The pair for this flow, taking over a tombstone. Conflict when another living flow holds it."""
+        ...
+
+    async def set_pair_state(self, pair_id: int, state: str, reason: str) -> None: ...
+
+    async def pairs(self, flow_id: str | None = None) -> Sequence[TopicPair]: ...
+
+    async def queue_map(self, pair_id: int) -> Mapping[str, Sequence[MessageQueue]]:
+        """{cluster_id: queues in index order} for the two topics of the pair, shared with the opposite pair; empty if none."""
+        ...
+
+    async def extend_queue_map(self, pair_id: int, queues: Mapping[str, Sequence[MessageQueue]]) -> Mapping[str, Sequence[MessageQueue]]:
+        """Appends queues not yet listed, in the order given; existing entries never move. Returns the whole map."""
+        ...
+
+    async def add_assignments(self, pair_id: int, rows: Sequence[NewAssignment]) -> int:
+        """Adds those whose source queue has none yet in this pair (a tombstone's assignment is kept as it stands). Returns how many."""
+        ...
+
+    async def assignments(self, *, task: str | None = None, flow_id: str | None = None) -> Sequence[Assignment]:
+        """Of living flows only."""
+        ...
+
+    # leases
+    async def acquire(self, holder: str, lease_seconds: float, limit: int) -> Sequence[Assignment]:
+        """Leases up to ``limit`` assignments that are free or whose lease has expired, of active unpaused pairs and flows;
+        each with a new token. The returned rows carry the previous holder, ``clean`` and ``senders``. An expired lease counts only
+        after the database has been up for one lease time (Postgres: pg_postmaster_start_time)."""
+        ...
+
+    async def renew(self, holder: str, lease_seconds: float) -> Mapping[int, int]:
+        """{assignment_id: token} still held, with a new expiry."""
+        ...
+
+    async def release(self, assignment_id: int, token: int, *, clean: bool) -> bool: ...
+
+    async def revoked(self, holder: str) -> Sequence[int]:
+        """Assignments this holder should let go of: paused, deleted, blocked pairs."""
+        ...
+
+    # positions and the map
+    async def save_progress(self, items: Sequence[Progress]) -> set[int]:
+        """Saves all in one transaction. Returns the ids that were NOT saved because their token is no longer the newest."""
+        ...
+
+    async def runs(self, assignment_id: int, *, epoch: int | None = None, around_source: int | None = None,
+                   around_destination: int | None = None, limit: int = 1000) -> Sequence[Run]:
+        """Ascending by source_start; ``around_*``: the last run starting at or below that offset, and those after it."""
+        ...
+
+    async def last_runs(self, assignment_id: int, limit: int) -> Sequence[Run]:
+        """The newest runs, newest first: for walking back to a copy that is still there."""
+        ...
+
+    async def holes(self, assignment_id: int, *, around_source: int | None = None, limit: int = 1000) -> Sequence[Hole]: ...
+
+    async def set_epoch(self, assignment_id: int, epoch: int, examined_through: int, reason: str) -> None:
+        """A person's way out of a history stop: new epoch, reading goes on at examined_through. Only while not leased."""
+        ...
+
+    # parked, events, workers
+    async def parked(self, task: str) -> Sequence[tuple[Assignment, Parked]]: ...
+
+    async def set_parked_state(self, parked_id: int, state: str) -> bool: ...
+
+    async def record_event(self, task: str, kind: str, message: str, detail: dict[str, Any] | None = None) -> None: ...
+
+    async def events(self, task: str, limit: int = 200) -> Sequence[Event]: ...
+
+    async def worker_seen(self, holder: str, info: dict[str, Any]) -> None: ...
+
+    async def workers(self, within_seconds: float) -> Sequence[tuple[str, dict[str, Any], datetime]]: ...
+
+    async def hold_coordinator(self, holder: str, lease_seconds: float) -> bool:
+        """Takes or renews the lease ``coordinator``; True if held now."""
+        ...
+
+    async def flow_figures(self) -> Sequence[dict[str, Any]]:
+        """Per flow, aggregated in SQL: task, source, destination, queues_by_state, lag_messages (null if any queue's figure is
+        null or older than 15 s), lag_seconds, copied_total, skipped_total{filtered,loop,refused,expired,history}, parked,
+        rate_per_second, latency_ms{p50,p99}, error (of the worst queue), paused."""
+        ...

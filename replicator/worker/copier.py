@@ -1,0 +1,429 @@
+"""The copy loop of one assignment: take the right to write, find out what is true, then read, decide, append, note.
+
+One append is in flight at a time. Whatever goes wrong ends in one of two places: ``_recover`` (nothing of ours can be under
+way, or doubt that must be settled first), or a state that a person sees.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from replicator.core.connector import AppendOutcome, NotStored, QueueReader, Stored, Unknown
+from replicator.core.errors import Fenced, HistoryChanged, NotConnected, Refused, ReplicatorError, Throttled
+from replicator.core.record import AppendBatch
+from replicator.core.stamping import Decided, Stamper
+from replicator.store.port import Assignment, Progress, Store, StoreUnavailable
+from replicator.worker.fence import Permit
+from replicator.worker.flow import FlowContext
+from replicator.worker.journal import Journal
+from replicator.worker.limits import (
+    APPEND_BYTES_TARGET,
+    APPEND_RECORDS_MAX,
+    APPEND_TIMEOUT_SECONDS,
+    BACKOFF_FIRST_SECONDS,
+    BACKOFF_SECONDS_MAX,
+    BLOCKED_RETRY_SECONDS,
+    FENCE_VALID_SECONDS,
+    LATE_ANSWER_SECONDS,
+    LATENCY_SAMPLES_MAX,
+    PARKED_IN_ROW_MAX,
+)
+from replicator.worker.recovery import CopyFinder, last_true_run, verify_source
+
+
+class DestinationChanged(NotConnected):
+    """The destination may not hold what it confirmed: verify before the next append."""
+
+
+class Copier:
+    """Runs one leased assignment until it is stopped or fenced. ``journal`` is what the worker saves."""
+
+    def __init__(self, assignment: Assignment, flow: FlowContext, store: Store, save: Callable[[Copier], Awaitable[None]]) -> None:
+        """``save`` writes this copier's journal to the store now; it raises ``StoreUnavailable`` or ``Fenced``."""
+        self.assignment = assignment
+        self.flow = flow
+        self.journal = Journal(assignment)
+        self.state = "starting"
+        self.error = ""
+        self.lag_messages: int | None = None
+        self.lag_seconds: float | None = None
+        self.read_at = 0.0
+        self.latencies_ms: deque[float] = deque(maxlen=LATENCY_SAMPLES_MAX)
+        self.clean = assignment.clean
+        self.unverifiable_total = 0
+        self.doubts_total = 0
+        self._store = store
+        self._save = save
+        self._sender = flow.destination.sender(assignment.destination_queue.broker_name)
+        self._verified_sender = ""
+        self._permit: Permit | None = None
+        self._stamper: Stamper | None = None
+        self._stopping = False
+        self._interruptible = False
+        self._task: asyncio.Task[None] | None = None
+        self._parked_in_row = 0
+        self._append_bytes_max = min(APPEND_BYTES_TARGET, flow.append_bytes_max)
+        self._append_records_max = min(APPEND_RECORDS_MAX, flow.append_records_max)
+
+    def __str__(self) -> str:
+        return f"{self.assignment.source}: {self.assignment.source_queue} -> {self.assignment.destination}"
+
+    @property
+    def stopping(self) -> bool:
+        return self._stopping
+
+    @property
+    def sender_identity(self) -> str:
+        return self._sender.identity
+
+    def stop(self) -> None:
+        """Asks for a clean end: an append under way is waited for, everything else is given up at once."""
+        self._stopping = True
+        if self._interruptible and self._task is not None:
+            self._task.cancel()
+
+    def set_flow(self, flow: FlowContext) -> None:
+        """The task was edited: rules apply from the next batch on."""
+        self.flow = flow
+        if self._stamper is not None:
+            self._stamper = flow.make_stamper(self.assignment, self.journal.checkpoint.epoch, self._stamper.provenance.seen)
+
+    async def run(self) -> None:
+        """Returns after ``stop``; raises ``Fenced`` when another holder took over. Everything else is retried or shown."""
+        self._task = asyncio.current_task()
+        backoff = BACKOFF_FIRST_SECONDS
+        while not self._stopping:
+            try:
+                await self._attempt()
+                return
+            except asyncio.CancelledError:
+                if not self._stopping:
+                    raise
+                return
+            except Fenced:
+                raise
+            except HistoryChanged as error:
+                if self._may_accept(error):
+                    continue
+                wait = self._show("stopped-history-change", error, BLOCKED_RETRY_SECONDS)
+            except Throttled as error:
+                wait = self._show("running", error, error.retry_after_seconds)
+            except NotConnected as error:
+                wait = self._show("unreachable", error, backoff)
+            except Refused as error:
+                wait = self._show("blocked", error, BLOCKED_RETRY_SECONDS)
+            except StoreUnavailable as error:
+                wait = self._show("unreachable", error, backoff)
+            backoff = BACKOFF_FIRST_SECONDS if self.state == "running" else min(backoff * 2, BACKOFF_SECONDS_MAX)
+            if not await self._pause(wait * random.uniform(0.8, 1.2)):
+                return
+
+    def _show(self, state: str, error: ReplicatorError, wait_seconds: float) -> float:
+        self.state, self.error = state, str(error)
+        self.journal.dirty = True
+        return wait_seconds
+
+    async def _pause(self, seconds: float) -> bool:
+        """False when the wait was ended by ``stop``."""
+        try:
+            self._interruptible = True
+            await asyncio.sleep(seconds)
+        except asyncio.CancelledError:
+            if not self._stopping:
+                raise
+            return False
+        finally:
+            self._interruptible = False
+        return not self._stopping
+
+    def _may_accept(self, error: HistoryChanged) -> bool:
+        """``on_history_change: continue``: what the source lost is recorded and given up, where it is known exactly."""
+        if self.flow.task.on_history_change != "continue" or error.lost_from is None or error.lost_to is None:
+            return False
+        self.journal.end_batch(
+            error.lost_to, None, self.journal.checkpoint.seen, [(error.lost_from, error.lost_to - error.lost_from, "expired")]
+        )
+        return True
+
+    async def _attempt(self) -> None:
+        self._interruptible = True
+        try:
+            if self._permit is None or self._permit.lost:
+                await self._take_right()
+            await self._recover()
+            await self._copy()
+        finally:
+            self._interruptible = False
+
+    async def _take_right(self) -> None:
+        """Becomes the only writer. Where the former holder did not let go cleanly, its right must have run out first."""
+        if self._permit is not None:
+            self.clean = False  # Whoever took the lock from us may have written.
+        self._permit = await self.flow.fence.take(self.assignment.source_queue, self.assignment.holder)
+        if not self.clean:
+            await asyncio.sleep(FENCE_VALID_SECONDS)
+
+    async def _recover(self) -> None:
+        """From any doubt to facts: who may still write, what of ours the destination holds, whether the source is the same."""
+        journal, checkpoint = self.journal, self.journal.checkpoint
+        assert self._permit is not None
+        journal.restart()
+        if not self.clean:
+            self.doubts_total += 1
+            await self.flow.settler(self.assignment.destination_queue.broker_name).settle(journal.senders, self._permit)
+        source, put = self.flow.place_of_source(self.assignment), self.flow.place_of_destination(self.assignment)
+        finder = CopyFinder(self.flow.destination, put, source, checkpoint.epoch)
+        bounds = await self.flow.destination.offset_range(put.queue)
+        await self._verify_last_copy(finder, bounds.min_offset)
+        checkpoint = journal.checkpoint
+        start = max(checkpoint.scanned_through, bounds.min_offset) if journal.has_checkpoint else bounds.min_offset
+        # The end is asked again: after a settled doubt it holds everything that could still have come.
+        end = (await self.flow.destination.offset_range(put.queue)).max_offset
+        found = await finder.scan(start, end)
+        await self._load_beyond()
+        for copy in found:
+            self._note_found(copy.source_offset, copy.destination_offset)
+        if found and not journal.has_checkpoint:
+            journal.start_after(journal.checkpoint.confirmed_source_offset + 1)
+        journal.restart()
+        journal.scanned(end)
+        journal.has_checkpoint = True
+        journal.senders = ()
+        self.clean = True
+        self._verified_sender = self._sender.identity
+        if not await verify_source(self.flow.source, self.assignment.source_queue, journal.examined_through, journal.checkpoint.identity):
+            self.unverifiable_total += 1
+        self._stamper = self.flow.make_stamper(self.assignment, journal.checkpoint.epoch, journal.checkpoint.seen)
+
+    async def _verify_last_copy(self, finder: CopyFinder, lowest_kept: int) -> None:
+        checkpoint = self.journal.checkpoint
+        last = checkpoint.confirmed_destination_offset
+        if last < lowest_kept:
+            return
+        copy = await finder.at(last)
+        if copy is not None and copy.source_offset == checkpoint.confirmed_source_offset:
+            return
+        await self._save(self)
+        run = await last_true_run(self._store, finder, self.assignment.assignment_id, checkpoint.epoch, lowest_kept)
+        resume_at = run.source_start + run.length if run else self.assignment.start_offset
+        await self._store.record_event(
+            self.assignment.task, "destination-lost-copies",
+            f"{self}: the copy of source offset {checkpoint.confirmed_source_offset} is no longer at {put_text(self.assignment)} "
+            f"offset {last}; copying again from source offset {resume_at}",
+            {"source_offset": checkpoint.confirmed_source_offset, "destination_offset": last, "resume_at": resume_at},
+        )
+        self.journal.fall_back(run, resume_at, {})
+
+    async def _load_beyond(self) -> None:
+        """Copies recorded above the position: confirmed in the middle of a batch by a holder that died."""
+        position = self.journal.examined_through
+        if self.journal.checkpoint.confirmed_source_offset < position:
+            return
+        runs = await self._store.runs(self.assignment.assignment_id, epoch=self.journal.checkpoint.epoch, around_source=position)
+        for run in runs:
+            for index in range(max(0, position - run.source_start), run.length):
+                self.journal.beyond.setdefault(run.source_start + index, run.destination_start + index)
+
+    def _note_found(self, source_offset: int, destination_offset: int) -> None:
+        journal = self.journal
+        known = journal.beyond.get(source_offset)
+        if known is None and source_offset > journal.checkpoint.confirmed_source_offset:
+            journal.add_copies([source_offset], destination_offset)
+        elif known != destination_offset and destination_offset != journal.checkpoint.confirmed_destination_offset:
+            journal.add_duplicate(source_offset, destination_offset, "duplicate")
+
+    async def _copy(self) -> None:
+        reader = self.flow.source.reader(self.assignment.source_queue, self.journal.examined_through)
+        self.state, self.error = "running", ""
+        self.journal.dirty = True
+        try:
+            while not self._stopping:
+                await self._copy_one(reader)
+        finally:
+            await reader.close()
+
+    async def _copy_one(self, reader: QueueReader) -> None:
+        self._interruptible = True
+        batch = await reader.read()
+        try:
+            assert self._stamper is not None
+            position = self.journal.examined_through
+            self._observe(batch.max_offset - position, batch.store_timestamps_ms[0] if len(batch) else None)
+            if batch.next_offset == position:
+                return
+            decided = self._stamper.decide(batch, position)
+            if self.journal.beyond:
+                self._leave_out_confirmed(decided)
+            if len(decided):
+                await self._append_all(decided)
+            self.journal.end_batch(decided.examined_through, decided.identity, self._stamper.provenance.seen, decided.holes)
+            self._observe(batch.max_offset - decided.examined_through, batch.store_timestamps_ms[-1] if len(batch) else None)
+        finally:
+            reader.release(batch)
+
+    def _observe(self, lag: int, store_timestamp_ms: int | None) -> None:
+        self.read_at = time.monotonic()
+        self.lag_messages = max(0, lag)
+        if lag <= 0:
+            self.lag_seconds = 0.0
+        elif store_timestamp_ms is not None:
+            self.lag_seconds = max(0.0, time.time_ns() / 1e9 - store_timestamp_ms / 1e3)
+
+    def _leave_out_confirmed(self, decided: Decided) -> None:
+        """Records of which a copy is known to stand: not to be sent again."""
+        beyond = self.journal.beyond
+        keep = [index for index, offset in enumerate(decided.offsets) if offset not in beyond]
+        if len(keep) != len(decided.offsets):
+            decided.select(keep)
+
+    async def _append_all(self, decided: Decided) -> None:
+        """In order, in as few appends as limits and encodings allow."""
+        begin, count = 0, len(decided)
+        while begin < count:
+            end = self._end_of_append(decided, begin)
+            await self._append_range(decided, begin, end)
+            begin = end
+
+    def _end_of_append(self, decided: Decided, begin: int) -> int:
+        """Exclusive end of the longest stretch from ``begin`` that one append can carry; at least one record."""
+        count = min(len(decided), begin + self._append_records_max)
+        encoding = decided.encodings[begin]
+        overhead = self.flow.record_overhead_bytes + len(self.assignment.destination_queue.topic)
+        size, end = 0, begin
+        bodies, properties, encodings = decided.bodies, decided.properties, decided.encodings
+        if begin == 0 and count == len(decided) and encodings.count(encoding) == count:
+            total = sum(map(len, bodies)) + sum(map(len, properties)) + overhead * count
+            if total <= self._append_bytes_max and max(map(len, properties)) <= self.flow.properties_bytes_max:
+                return count
+        while end < count and encodings[end] == encoding:
+            size += len(bodies[end]) + len(properties[end]) + overhead
+            too_long = len(properties[end]) > self.flow.properties_bytes_max
+            if end > begin and (size > self._append_bytes_max or too_long):
+                break
+            end += 1
+            if too_long:
+                break
+        return end
+
+    async def _append_range(self, decided: Decided, begin: int, end: int) -> None:
+        """Appends ``[begin, end)`` and notes it. A refusal of one record is bisected to it and parked."""
+        if end - begin == 1 and len(decided.properties[begin]) > self.flow.properties_bytes_max:
+            await self._park(decided, begin, f"properties of {len(decided.properties[begin])} bytes with the stamp exceed the limit "
+                                             f"of {self.flow.properties_bytes_max}")
+            return
+        batch = AppendBatch(
+            decided.bodies[begin:end], decided.properties[begin:end], decided.flags[begin:end], decided.encodings[begin],
+            decided.born_timestamps_ms[begin],
+        )
+        refusal = await self._append(batch, decided, begin, end)
+        if refusal is None:
+            self._parked_in_row = 0
+            return
+        if end - begin == 1:
+            await self._park(decided, begin, refusal)
+            return
+        middle = (begin + end) // 2
+        await self._append_range(decided, begin, middle)
+        await self._append_range(decided, middle, end)
+
+    async def _park(self, decided: Decided, index: int, reason: str) -> None:
+        offset = decided.offsets[index]
+        self._parked_in_row += 1
+        if self.flow.task.on_refused == "stop" or self._parked_in_row > PARKED_IN_ROW_MAX:
+            raise Refused(
+                f"{self}: {put_text(self.assignment)} refuses the copy of source offset {offset}: {reason}",
+                hint="set on_refused: park to go on without such records" if self.flow.task.on_refused == "stop"
+                else "so many refusals in a row are not about single records: look at the destination's limits",
+            )
+        size = len(decided.bodies[index]) + len(decided.properties[index])
+        self.journal.park(offset, reason, size)
+        decided.holes.append((offset, 1, "refused"))
+
+    async def _append(self, batch: AppendBatch, decided: Decided, begin: int, end: int) -> str | None:
+        """None: stored and noted. A text: the destination refuses a record of this batch. Raises for everything else."""
+        assert self._permit is not None
+        size = sum(map(len, batch.bodies)) + sum(map(len, batch.properties))
+        await self.flow.rate.take(len(batch), size)
+        while True:
+            if self._stopping:
+                raise asyncio.CancelledError
+            if self._sender.identity != self._verified_sender and self._verified_sender:
+                self._verified_sender = ""
+                raise DestinationChanged(f"{self}: the connection to {put_text(self.assignment)} is a new one")
+            outcome = await self._send(batch)
+            if isinstance(outcome, Stored):
+                self._note_stored(outcome, decided, begin, end)
+                return None
+            if isinstance(outcome, Unknown):
+                raise NotConnected(f"{self}: append to {put_text(self.assignment)} without an answer: {outcome.detail}")
+            if outcome.scope == "record":
+                return outcome.detail
+            await self._after_refusal(outcome)
+
+    async def _send(self, batch: AppendBatch) -> AppendOutcome:
+        """One append, not interruptible: cancelling it would make doubt out of nothing."""
+        assert self._permit is not None
+        sender, queue = self._sender, self.assignment.destination_queue
+        self._interruptible = False
+        self.clean = False
+        try:
+            outcome = await sender.append(queue, batch, self._permit, APPEND_TIMEOUT_SECONDS)
+            if isinstance(outcome, Unknown):
+                late = await sender.late_answer(queue, LATE_ANSWER_SECONDS)
+                if late is None or isinstance(late, Unknown):
+                    self.journal.senders = tuple({*self.journal.senders, outcome.sender})
+                    await sender.reset(outcome.sender)
+                else:
+                    outcome = late
+            self.clean = not isinstance(outcome, Unknown)
+            return outcome
+        finally:
+            self._interruptible = True
+
+    def _note_stored(self, outcome: Stored, decided: Decided, begin: int, end: int) -> None:
+        checkpoint = self.journal.checkpoint
+        expected = checkpoint.confirmed_destination_offset + 1
+        self.journal.add_copies(decided.offsets[begin:end], outcome.first_offset)
+        if outcome.first_offset < expected:
+            raise DestinationChanged(
+                f"{self}: {put_text(self.assignment)} answered offset {outcome.first_offset} where at least {expected} was due"
+            )
+        self.latencies_ms.append(time.time_ns() / 1e6 - decided.store_timestamps_ms[end - 1])
+        if not self._verified_sender:
+            self._verified_sender = self._sender.identity
+
+    async def _after_refusal(self, outcome: NotStored) -> None:
+        """Waits where the same append may be tried again; raises where it may not."""
+        assert self._permit is not None
+        where = put_text(self.assignment)
+        if outcome.scope == "busy":
+            self.error = f"{where} asks for patience: {outcome.detail}"
+            await asyncio.sleep(outcome.retry_after_seconds)
+        elif outcome.scope == "fenced":
+            if self._permit.lost:
+                raise NotConnected(f"{self}: the lock of the source queue was taken by another client")
+            await self._permit.changed(FENCE_VALID_SECONDS)
+            if not self._permit.is_valid():
+                raise NotConnected(f"{self}: the lock of the source queue could not be renewed in time")
+        elif outcome.scope == "queue":
+            raise Refused(f"{self}: {where} refuses every append: {outcome.detail}")
+        else:
+            raise DestinationChanged(f"{self}: {where}: {outcome.detail}")
+
+    def progress(self) -> Progress:
+        """What is to be saved now, with the figures people look at."""
+        progress = self.journal.snapshot(in_flight=not self.clean)
+        fresh = time.monotonic() - self.read_at < 15.0
+        return replace(
+            progress, state=self.state, error=self.error,
+            lag_messages=self.lag_messages if fresh else None, lag_seconds=self.lag_seconds if fresh else None,
+        )
+
+
+def put_text(assignment: Assignment) -> str:
+    return f"cluster {assignment.destination}, queue {assignment.destination_queue}"

@@ -1,0 +1,183 @@
+"""What one assignment knows of itself between two saves: position, last confirmed copy, new runs and holes.
+
+Rule: ``examined_through``, ``seen`` and ``identity`` move together, at the end of a source batch. Copies confirmed in the
+middle of a batch stand in ``beyond`` until then, so that a restart from the position finds them instead of sending them again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from replicator.core.record import RecordIdentity
+from replicator.store.port import Assignment, Checkpoint, Duplicate, Hole, Parked, Progress, Run
+
+
+class Journal:
+    def __init__(self, assignment: Assignment) -> None:
+        checkpoint = assignment.checkpoint
+        self.has_checkpoint = checkpoint is not None
+        self.checkpoint = checkpoint or Checkpoint(examined_through=assignment.start_offset)
+        self.assignment_id = assignment.assignment_id
+        self.token = assignment.token
+        self.beyond: dict[int, int] = {}
+        """Source offset -> destination offset of copies at or above ``examined_through`` that a restart has to leave out."""
+        self._in_batch: list[tuple[Sequence[int], int]] = []
+        self.senders = assignment.senders
+        self.dirty = not self.has_checkpoint
+        self._runs: list[Run] = []
+        self._holes: list[Hole] = []
+        self._duplicates: list[Duplicate] = []
+        self._parked: list[Parked] = []
+        self._drop_runs_from: int | None = None
+
+    @property
+    def examined_through(self) -> int:
+        return self.checkpoint.examined_through
+
+    def add_copies(self, offsets: Sequence[int], first_destination_offset: int, *, counted: bool = True) -> None:
+        """``offsets`` stand at ``first_destination_offset`` and on, in one piece."""
+        destination = first_destination_offset
+        begin = 0
+        count = len(offsets)
+        while begin < count:
+            if offsets[-1] - offsets[begin] == count - begin - 1:
+                end = count
+            else:
+                end = begin + 1
+                while end < count and offsets[end] == offsets[end - 1] + 1:
+                    end += 1
+            self._add_run(Run(self.checkpoint.epoch, offsets[begin], destination, end - begin))
+            destination += end - begin
+            begin = end
+        self._in_batch.append((offsets, first_destination_offset))
+        last, checkpoint = offsets[-1], self.checkpoint
+        copied_total = checkpoint.copied_total + (count if counted else 0)
+        if last > checkpoint.confirmed_source_offset:
+            checkpoint = replace(
+                checkpoint, confirmed_source_offset=last, confirmed_destination_offset=destination - 1,
+                scanned_through=max(checkpoint.scanned_through, destination),
+            )
+        self.checkpoint = replace(checkpoint, copied_total=copied_total)
+        self.dirty = True
+
+    def restart(self) -> None:
+        """Reading begins again at ``examined_through``: what was confirmed above it moves to ``beyond``."""
+        for offsets, first in self._in_batch:
+            for index, offset in enumerate(offsets):
+                if offset >= self.examined_through:
+                    self.beyond[offset] = first + index
+        self._in_batch.clear()
+
+    def start_after(self, examined_through: int) -> None:
+        """Nothing was remembered, but copies up to here were found in the destination: go on behind them."""
+        self._in_batch.clear()
+        self.checkpoint = replace(self.checkpoint, examined_through=examined_through)
+        self.dirty = True
+
+    def end_batch(
+        self, examined_through: int, identity: RecordIdentity | None, seen: dict[str, int], holes: Sequence[tuple[int, int, str]]
+    ) -> None:
+        """Everything below ``examined_through`` is decided and, where it was to be copied, confirmed."""
+        checkpoint = self.checkpoint
+        skipped = dict(checkpoint.skipped_total)
+        for start, length, reason in holes:
+            self._add_hole(Hole(checkpoint.epoch, start, length, reason))
+            skipped[reason] = skipped.get(reason, 0) + length
+        self._in_batch.clear()
+        if self.beyond:
+            self.beyond = {s: d for s, d in self.beyond.items() if s >= examined_through}
+        self.checkpoint = replace(
+            checkpoint,
+            examined_through=examined_through,
+            identity=identity or checkpoint.identity,
+            seen=dict(seen) if seen != checkpoint.seen else checkpoint.seen,
+            skipped_total=skipped if holes else checkpoint.skipped_total,
+        )
+        self.dirty = True
+
+    def add_duplicate(self, source_offset: int, destination_offset: int, kind: str) -> None:
+        self._duplicates.append(Duplicate(self.checkpoint.epoch, source_offset, destination_offset, kind))
+        self.dirty = True
+
+    def park(self, source_offset: int, reason: str, size_bytes: int) -> None:
+        self._parked.append(Parked(source_offset, reason, size_bytes))
+        self.dirty = True
+
+    def scanned(self, through: int) -> None:
+        """The destination was read up to ``through`` while nothing of ours was in flight."""
+        if through > self.checkpoint.scanned_through:
+            self.checkpoint = replace(self.checkpoint, scanned_through=through)
+            self.dirty = True
+
+    def fall_back(self, confirmed: Run | None, examined_through: int, seen: dict[str, int]) -> None:
+        """The destination lost our copies above ``confirmed`` (its last true run): go on from ``examined_through`` again."""
+        source = confirmed.source_start + confirmed.length - 1 if confirmed else -1
+        destination = confirmed.destination_start + confirmed.length - 1 if confirmed else -1
+        self._runs = [run for run in self._runs if run.source_start < examined_through]
+        self._holes = [hole for hole in self._holes if hole.source_start < examined_through]
+        self._drop_runs_from = min(examined_through, self._drop_runs_from if self._drop_runs_from is not None else examined_through)
+        self.beyond = {}
+        self._in_batch.clear()
+        self.checkpoint = replace(
+            self.checkpoint, confirmed_source_offset=source, confirmed_destination_offset=destination, scanned_through=destination + 1,
+            examined_through=examined_through, identity=None, seen=dict(seen),
+        )
+        self.dirty = True
+
+    def new_epoch(self, examined_through: int) -> None:
+        """The source queue has another history from here on."""
+        self.beyond = {}
+        self._in_batch.clear()
+        self.checkpoint = replace(
+            self.checkpoint, epoch=self.checkpoint.epoch + 1, examined_through=examined_through, identity=None, seen={},
+            confirmed_source_offset=-1,
+        )
+        self.dirty = True
+
+    def snapshot(self, *, in_flight: bool) -> Progress:
+        """What is to be saved now; hand it back to ``saved`` or ``not_saved``."""
+        progress = Progress(
+            self.assignment_id, self.token, replace(self.checkpoint, in_flight=in_flight), self._runs, self._holes, self._duplicates,
+            self._parked, self.senders, self._drop_runs_from,
+        )
+        self._runs, self._holes, self._duplicates, self._parked = [], [], [], []
+        self._drop_runs_from = None
+        self.dirty = False
+        return progress
+
+    def not_saved(self, progress: Progress) -> None:
+        """The store could not be reached: what the snapshot took out goes back in front."""
+        newer_runs, newer_holes = self._runs, self._holes
+        self._runs, self._holes = list(progress.runs), list(progress.holes)
+        if self._drop_runs_from is not None:
+            limit = self._drop_runs_from
+            self._runs = [run for run in self._runs if run.source_start < limit]
+            self._holes = [hole for hole in self._holes if hole.source_start < limit]
+        for run in newer_runs:
+            self._add_run(run)
+        for hole in newer_holes:
+            self._add_hole(hole)
+        self._duplicates = [*progress.duplicates, *self._duplicates]
+        self._parked = [*progress.parked, *self._parked]
+        limits = [limit for limit in (progress.drop_runs_from, self._drop_runs_from) if limit is not None]
+        self._drop_runs_from = min(limits) if limits else None
+        self.dirty = True
+
+    def _add_run(self, run: Run) -> None:
+        if self._runs:
+            last = self._runs[-1]
+            if (last.epoch, last.source_start + last.length, last.destination_start + last.length) == (
+                run.epoch, run.source_start, run.destination_start
+            ):
+                self._runs[-1] = replace(last, length=last.length + run.length)
+                return
+        self._runs.append(run)
+
+    def _add_hole(self, hole: Hole) -> None:
+        if self._holes:
+            last = self._holes[-1]
+            if (last.epoch, last.source_start + last.length, last.reason) == (hole.epoch, hole.source_start, hole.reason):
+                self._holes[-1] = replace(last, length=last.length + hole.length)
+                return
+        self._holes.append(hole)

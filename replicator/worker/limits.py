@@ -1,0 +1,53 @@
+"""Every limit and interval of the worker, with its unit and its reason."""
+
+APPEND_BYTES_TARGET = 1024 * 1024
+"""One append carries at most this much: large enough that the broker's cost per request vanishes, small against its 4 MiB."""
+
+APPEND_RECORDS_MAX = 2000
+"""RocketMQ 5.x counts a batch in 16 bits (P§5); a few thousand is far from it and already past the point of gain."""
+
+APPEND_TIMEOUT_SECONDS = 5.0
+"""An append without an answer after this is in doubt."""
+
+LATE_ANSWER_SECONDS = 5.0
+"""How long doubt waits for the answer on the same connection before the connection is reset."""
+
+FENCE_VALID_SECONDS = 3.0
+"""V: a frame may be completed only while the start of the last confirmed lock renewal is younger than this."""
+
+FENCE_RENEW_SECONDS = 1.0
+
+SETTLE_SECONDS = 1.0
+"""What a broker may need to run requests it had already taken off the wire, counted from when it answers again."""
+
+CENSUS_SECONDS_MAX = 150.0
+"""A broker closes channels that sent no heartbeat for 120 s: a sender still listed after this is a refusal to show a person."""
+
+CENSUS_INTERVAL_SECONDS = 0.2
+
+BARRIER_TIMEOUT_SECONDS = 10.0
+
+LEASE_SECONDS = 5.0
+LEASE_RENEW_SECONDS = 1.0
+LEASES_PER_ROUND_MAX = 500
+
+SAVE_INTERVAL_SECONDS = 1.0
+FIGURES_INTERVAL_SECONDS = 5.0
+"""Unchanged assignments report their lag this often; figures older than 15 s count as unknown."""
+
+PUBLISH_INTERVAL_SECONDS = 5.0
+
+BACKOFF_FIRST_SECONDS = 0.2
+BACKOFF_SECONDS_MAX = 5.0
+BLOCKED_RETRY_SECONDS = 10.0
+"""A blocked assignment looks again this often whether what blocked it was mended."""
+
+PARKED_IN_ROW_MAX = 100
+"""So many refusals of single records in a row are no longer about records."""
+
+STOP_SECONDS_MAX = 6.0
+"""A stop waits this long for what is in flight; then the rest is left to be settled by the next holder."""
+
+LATENCY_SAMPLES_MAX = 512
+VERIFY_RUNS_PAGE = 200
+"""Runs read at a time while walking back to the last copy that is still there."""

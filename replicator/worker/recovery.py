@@ -1,0 +1,157 @@
+"""Finding out what is true before going on: the source's history, the last confirmed copy, and copies nobody recorded.
+
+The destination's log is the truth about copies. What is found there is a fact; what the store remembers is a hint to
+where to look.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from replicator.core.connector import Connector
+from replicator.core.errors import HistoryChanged
+from replicator.core.record import MessageQueue, RecordBatch, RecordIdentity
+from replicator.core.stamp import STAMP_NAME, Place, Stamp, find_stamp
+from replicator.store.port import Run, Store
+from replicator.worker.limits import VERIFY_RUNS_PAGE
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    source_offset: int
+    destination_offset: int
+
+
+class CopyFinder:
+    """Recognises, in one destination queue, the copies of one history of one source queue."""
+
+    def __init__(self, destination: Connector, put: Place, source: Place, epoch: int) -> None:
+        self._destination = destination
+        self._put = put
+        self._source = source
+        self._epoch = epoch
+
+    def is_ours(self, stamp: Stamp | None) -> bool:
+        return stamp is not None and stamp.put == self._put and stamp.hop.place == self._source and stamp.hop.epoch == self._epoch
+
+    async def at(self, destination_offset: int) -> Copy | None:
+        """The copy standing at that offset, None where there is something else or nothing (any more, or yet)."""
+        bounds = await self._destination.offset_range(self._put.queue)
+        if not bounds.min_offset <= destination_offset < bounds.max_offset:
+            return None
+        reader = self._destination.reader(self._put.queue, destination_offset, prefetch=False)
+        try:
+            batch = await reader.read()
+            copies = [copy for copy in self._copies(batch) if copy.destination_offset == destination_offset]
+            reader.release(batch)
+            return copies[0] if copies else None
+        finally:
+            await reader.close()
+
+    async def scan(self, start: int, end: int) -> list[Copy]:
+        """Our copies in ``[start, end)``, in destination order."""
+        found: list[Copy] = []
+        if start >= end:
+            return found
+        reader = self._destination.reader(self._put.queue, start)
+        try:
+            position = start
+            while position < end:
+                batch = await reader.read()
+                found.extend(copy for copy in self._copies(batch) if copy.destination_offset < end)
+                reader.release(batch)
+                if batch.next_offset <= position:
+                    break  # The log ends here: its last records expired or were truncated while we read.
+                position = batch.next_offset
+        finally:
+            await reader.close()
+        return found
+
+    def _copies(self, batch: RecordBatch) -> list[Copy]:
+        copies = []
+        for index, packed in enumerate(batch.properties):
+            if STAMP_NAME in packed:
+                stamp = find_stamp(packed)
+                if stamp is not None and self.is_ours(stamp):
+                    copies.append(Copy(stamp.hop.offset, batch.offsets[index]))
+        return copies
+
+
+async def last_true_run(store: Store, finder: CopyFinder, assignment_id: int, epoch: int, lowest_kept: int) -> Run | None:
+    """Walks back over the stored runs to the newest one of which something is still there; cut to the part that is.
+
+    ``lowest_kept``: destination offsets below it have expired there and count as true: nobody can say otherwise.
+    None where no run is left to stand on.
+    """
+    limit = VERIFY_RUNS_PAGE
+    checked = 0
+    while True:
+        runs = await store.last_runs(assignment_id, limit)
+        for run in runs[checked:]:
+            if run.epoch != epoch:
+                return None
+            kept = await _kept_part(finder, run, lowest_kept)
+            if kept is not None:
+                return kept
+        if len(runs) < limit:
+            return None
+        checked, limit = len(runs), limit * 2
+
+
+async def _kept_part(finder: CopyFinder, run: Run, lowest_kept: int) -> Run | None:
+    """A log loses its tail only, so the copies of a run that are still there are its first ones: bisect for how many."""
+
+    async def is_there(index: int) -> bool:
+        if run.destination_start + index < lowest_kept:
+            return True
+        copy = await finder.at(run.destination_start + index)
+        return copy is not None and copy.source_offset == run.source_start + index
+
+    if not await is_there(0):
+        return None
+    low, high = 1, run.length  # low copies are known to be there, more than high cannot be
+    while low < high:
+        middle = (low + high + 1) // 2
+        if await is_there(middle - 1):
+            low = middle
+        else:
+            high = middle - 1
+    return Run(run.epoch, run.source_start, run.destination_start, low)
+
+
+async def verify_source(source: Connector, queue: MessageQueue, position: int, identity: RecordIdentity | None) -> bool:
+    """Is the source queue still the one that was examined through ``position``? True: proven. False: nothing left to compare
+    with (the last examined record has expired), but nothing contradicts it. Raises ``HistoryChanged``."""
+    bounds = await source.offset_range(queue)
+    where = f"cluster {source.cluster}, queue {queue}"
+    if position < bounds.min_offset:
+        raise HistoryChanged(
+            f"{where}: offsets {position} to {bounds.min_offset - 1} expired before they were read",
+            lost_from=position, lost_to=bounds.min_offset,
+            hint="go on with: replicator resume TASK --accept-loss",
+        )
+    if position > bounds.max_offset:
+        raise HistoryChanged(
+            f"{where}: the queue ends at offset {bounds.max_offset}, but {position} was examined: truncated or created anew",
+            hint="look at the source, then: replicator resume TASK --from-offset O",
+        )
+    if identity is None or identity.queue_offset < bounds.min_offset:
+        return False
+    reader = source.reader(queue, identity.queue_offset, prefetch=False)
+    try:
+        batch = await reader.read()
+        found = None
+        if len(batch) and batch.offsets[0] == identity.queue_offset:
+            found = RecordIdentity(batch.offsets[0], batch.store_timestamps_ms[0], batch.commit_log_offsets[0], batch.body_crcs[0])
+        reader.release(batch)
+    finally:
+        await reader.close()
+    if found is None:
+        return False
+    if found != identity:
+        raise HistoryChanged(
+            f"{where}: offset {identity.queue_offset} holds another record than the one examined "
+            f"(stored at {found.store_timestamp_ms} instead of {identity.store_timestamp_ms} ms)",
+            hint="the queue was truncated, created anew, restored or swapped; look at it, then: replicator resume TASK --from-offset O",
+        )
+    return True

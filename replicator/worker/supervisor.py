@@ -1,0 +1,339 @@
+"""One worker process: takes assignments, runs a copier for each, saves all of them once a second, lets go in order.
+
+The store may be away: copiers go on as long as the source grants their locks; new leases, saves and hand-overs wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import structlog
+
+from replicator.config import task_from_spec
+from replicator.core.connector import Connector
+from replicator.core.errors import Fenced, NotConnected, ReplicatorError
+from replicator.core.task import Cluster
+from replicator.store.port import Assignment, ClusterRow, Progress, Store, StoreUnavailable, TaskRow
+from replicator.worker.copier import Copier
+from replicator.worker.fence import SourceFence, boot_seconds
+from replicator.worker.flow import FlowContext, Rate
+from replicator.worker.limits import (
+    FIGURES_INTERVAL_SECONDS,
+    LEASE_RENEW_SECONDS,
+    LEASE_SECONDS,
+    LEASES_PER_ROUND_MAX,
+    PUBLISH_INTERVAL_SECONDS,
+    SAVE_INTERVAL_SECONDS,
+    STOP_SECONDS_MAX,
+)
+
+log = structlog.get_logger(__name__)
+
+LOCK_GROUP_PREFIX = "replicator-lock-"
+"""Lock groups are named for the destination cluster's id: one writer for a source queue and a destination, whatever the task."""
+
+FAILED_RETRY_SECONDS = 30.0
+"""A copier that met a programming error is tried again after this, so that one bad record does not need a person at night."""
+
+
+@dataclass(slots=True)
+class Running:
+    copier: Copier
+    task: asyncio.Task[None]
+    saved_at: float = 0.0
+    copied_at_save: int = 0
+
+
+class Worker:
+    """``connect`` makes an unopened connector for a declared cluster. ``instance`` is unique to this process and start."""
+
+    def __init__(self, store: Store, connect: Callable[[Cluster], Connector], instance: str) -> None:
+        self.instance = instance
+        self._store = store
+        self._connect = connect
+        self._connectors: dict[str, Connector] = {}
+        self._opening: dict[str, asyncio.Lock] = {}
+        self._flows: dict[str, FlowContext] = {}
+        self._fences: dict[tuple[str, str], SourceFence] = {}
+        self._fence_tasks: list[asyncio.Task[None]] = []
+        self._running: dict[int, Running] = {}
+        self._starting: set[asyncio.Task[None]] = set()
+        self._unclean_senders: dict[int, tuple[str, ...]] = {}
+        self._saving = asyncio.Lock()
+        self._cluster_rows: dict[str, ClusterRow] = {}
+        self._task_rows: dict[str, TaskRow] = {}
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until ``stop`` is set; returns within ``STOP_SECONDS_MAX`` and two saves after that."""
+        loops = [
+            asyncio.create_task(self._every(LEASE_RENEW_SECONDS, self._lease_round), name="leases"),
+            asyncio.create_task(self._every(SAVE_INTERVAL_SECONDS, self._save_round), name="saves"),
+            asyncio.create_task(self._every(PUBLISH_INTERVAL_SECONDS, self._publish_round), name="positions"),
+        ]
+        stopped = asyncio.create_task(stop.wait(), name="stop")
+        try:
+            done, _ = await asyncio.wait([stopped, *loops], return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in (stopped, loops[0], loops[2]):
+                task.cancel()
+            await self._stop_all()
+            loops[1].cancel()
+            for task in self._fence_tasks:
+                task.cancel()
+            await asyncio.gather(stopped, *loops, *self._fence_tasks, return_exceptions=True)
+            await self._close_connectors()
+
+    async def _every(self, interval_seconds: float, action: Callable[[], Any]) -> None:
+        """Runs ``action`` for ever; what can pass by itself is logged once when it begins and once when it ends."""
+        failing = ""
+        while True:
+            try:
+                await action()
+                if failing:
+                    log.info("recovered", loop=failing)
+                failing = ""
+            except ReplicatorError as error:
+                if not failing:
+                    log.warning("waiting", error=str(error))
+                failing = type(error).__name__
+            await asyncio.sleep(interval_seconds)
+
+    async def _lease_round(self) -> None:
+        started_at = boot_seconds()
+        held = await self._store.renew(self.instance, LEASE_SECONDS)
+        for fence in self._fences.values():
+            fence.lease_renewed(started_at)
+        for assignment_id, running in list(self._running.items()):
+            if held.get(assignment_id) != running.copier.journal.token:
+                running.task.cancel()
+        await self._refresh_declarations()
+        for assignment_id in await self._store.revoked(self.instance):
+            if assignment_id in self._running:
+                self._begin(self._let_go(assignment_id))
+        await self._store.worker_seen(self.instance, {"assignments": len(self._running)})
+        for assignment in await self._store.acquire(self.instance, LEASE_SECONDS, LEASES_PER_ROUND_MAX):
+            self._begin(self._start(assignment))
+
+    def _begin(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._starting.add(task)
+        task.add_done_callback(self._starting.discard)
+
+    async def _refresh_declarations(self) -> None:
+        self._cluster_rows = {row.name: row for row in await self._store.clusters()}
+        self._task_rows = {row.name: row for row in await self._store.tasks()}
+        for flow_id, flow in list(self._flows.items()):
+            row = self._task_rows.get(flow.task.name)
+            if row is None or row.generation == flow.generation:
+                continue
+            task = task_from_spec(row.name, row.spec)
+            self._flows[flow_id] = edited = replace(
+                flow, task=task, generation=row.generation, rate=Rate(task.messages_per_second_max, task.bytes_per_second_max)
+            )
+            for running in self._running.values():
+                if running.copier.assignment.flow_id == flow_id:
+                    running.copier.set_flow(edited)
+
+    async def _start(self, assignment: Assignment) -> None:
+        """Opens what the assignment needs, for as long as it takes, then runs its copier to its end."""
+        assignment_id = assignment.assignment_id
+        if assignment_id in self._running:
+            return
+        unclean = self._unclean_senders.pop(assignment_id, ())
+        if not assignment.clean:
+            former = () if assignment.holder in ("", self.instance) else (assignment.holder,)
+            assignment = replace(assignment, senders=tuple({*assignment.senders, *former, *unclean}))
+        try:
+            flow = await self._flow(assignment)
+        except ReplicatorError as error:
+            log.warning("cannot start", assignment=f"{assignment.source}: {assignment.source_queue}", error=str(error))
+            await self._report_unopened(assignment, error)
+            return
+        copier = Copier(assignment, flow, self._store, self._save_one)
+        task = asyncio.create_task(self._run_copier(copier), name=str(copier))
+        self._running[assignment_id] = Running(copier, task, copied_at_save=copier.journal.checkpoint.copied_total)
+
+    async def _report_unopened(self, assignment: Assignment, error: ReplicatorError) -> None:
+        """Shows why an assignment cannot even begin, and gives it back to be tried again."""
+        state = "unreachable" if isinstance(error, NotConnected) else "blocked"
+        if assignment.checkpoint is not None:
+            progress = Progress(assignment.assignment_id, assignment.token, assignment.checkpoint, senders=assignment.senders,
+                                state=state, error=str(error))
+            await self._store.save_progress([progress])
+        await self._store.release(assignment.assignment_id, assignment.token, clean=assignment.clean)
+
+    async def _run_copier(self, copier: Copier) -> None:
+        assignment_id = copier.assignment.assignment_id
+        try:
+            while True:
+                try:
+                    await copier.run()
+                    return
+                except Fenced as error:
+                    log.warning("fenced", assignment=str(copier), error=str(error))
+                    return
+                except Exception as error:  # A bug of ours: shown with its place, tried again, never silent.
+                    log.exception("copier failed", assignment=str(copier))
+                    copier.state, copier.error = "failed", f"{type(error).__name__}: {error}"
+                    copier.journal.dirty = True
+                    await asyncio.sleep(FAILED_RETRY_SECONDS)
+        except asyncio.CancelledError:
+            if not copier.clean:
+                self._unclean_senders[assignment_id] = tuple(filter(None, (copier.sender_identity, *copier.journal.senders)))
+            raise
+        finally:
+            await copier.flow.fence.give_up(copier.assignment.source_queue)
+
+    async def _let_go(self, assignment_id: int) -> None:
+        """Clean end of one assignment: what is in flight lands, the journal is saved, the lease returned."""
+        running = self._running.get(assignment_id)
+        if running is None:
+            return
+        running.copier.stop()
+        await asyncio.wait([running.task], timeout=STOP_SECONDS_MAX)
+        if not running.task.done():
+            running.task.cancel()
+            await asyncio.wait([running.task], timeout=1.0)
+        running.copier.state = "waiting-for-worker"
+        await self._save([running])
+        await self._store.release(assignment_id, running.copier.journal.token, clean=running.copier.clean)
+        self._running.pop(assignment_id, None)
+
+    async def _stop_all(self) -> None:
+        for task in list(self._starting):
+            task.cancel()
+        results = await asyncio.gather(*(self._let_go(i) for i in list(self._running)), return_exceptions=True)
+        for result in results:
+            if isinstance(result, StoreUnavailable):
+                log.warning("stopped without saving", error=str(result), hint="the next start reads the destination's log instead")
+            elif isinstance(result, BaseException):
+                raise result
+
+    async def _save_round(self) -> None:
+        for assignment_id, running in list(self._running.items()):
+            if running.task.done() and not running.copier.stopping:
+                await self._settle_ended(assignment_id, running)
+        now = time.monotonic()
+        due = [r for r in self._running.values() if r.copier.journal.dirty or now - r.saved_at > FIGURES_INTERVAL_SECONDS]
+        if due:
+            await self._save(due)
+
+    async def _settle_ended(self, assignment_id: int, running: Running) -> None:
+        """A copier that ended by itself lost its lease: nothing of it may be saved any more."""
+        del self._running[assignment_id]
+        if not running.task.cancelled() and running.task.exception() is not None:
+            log.error("copier ended", assignment=str(running.copier), error=repr(running.task.exception()))
+
+    async def _save_one(self, copier: Copier) -> None:
+        running = self._running.get(copier.assignment.assignment_id)
+        if running is None:
+            raise Fenced(f"{copier}: the lease is gone")
+        await self._save([running])
+
+    async def _save(self, due: Sequence[Running]) -> None:
+        """Saves in one transaction; raises ``StoreUnavailable`` with everything kept for the next time."""
+        async with self._saving:
+            now = time.monotonic()
+            progresses = []
+            for running in due:
+                progress = running.copier.progress()
+                elapsed = max(now - running.saved_at, 1e-3) if running.saved_at else SAVE_INTERVAL_SECONDS
+                copied = progress.checkpoint.copied_total
+                latencies = sorted(running.copier.latencies_ms)
+                running.copier.latencies_ms.clear()
+                progress.rate_per_second = (copied - running.copied_at_save) / elapsed
+                progress.latency_ms = _percentiles(latencies)
+                progresses.append(progress)
+            try:
+                lost = await self._store.save_progress(progresses)
+            except BaseException:
+                for running, progress in zip(due, progresses, strict=True):
+                    running.copier.journal.not_saved(progress)
+                raise
+            for running, progress in zip(due, progresses, strict=True):
+                running.saved_at = now
+                running.copied_at_save = progress.checkpoint.copied_total
+                if progress.assignment_id in lost:
+                    running.task.cancel()
+
+    async def _publish_round(self) -> None:
+        """Our position under our own group on each source, so that RocketMQ's own tools show the lag."""
+        by_group: dict[tuple[str, str], dict[Any, int]] = {}
+        for running in self._running.values():
+            copier = running.copier
+            group = f"replicator-{copier.flow.task.name}-{copier.flow.destination_row.name}"
+            by_group.setdefault((copier.flow.source_row.name, group), {})[copier.assignment.source_queue] = copier.journal.examined_through
+        for (source, group), positions in by_group.items():
+            connector = self._connectors.get(source)
+            if connector is not None:
+                await connector.publish_position(group, positions)
+
+    async def _flow(self, assignment: Assignment) -> FlowContext:
+        flow = self._flows.get(assignment.flow_id)
+        if flow is not None:
+            return flow
+        source_row, destination_row = self._row(assignment.source), self._row(assignment.destination)
+        source, destination = await self._connector(source_row), await self._connector(destination_row)
+        described = await destination.describe()
+        task_row = self._task_rows.get(assignment.task)
+        if task_row is None:
+            raise NotConnected(f"task {assignment.task} is not known yet")
+        task = task_from_spec(task_row.name, task_row.spec)
+        flow = self._flows.get(assignment.flow_id)  # Another assignment of the flow may have come first while we waited.
+        if flow is None:
+            flow = self._flows[assignment.flow_id] = FlowContext(
+                task, task_row.generation, source, destination, source_row, destination_row,
+                {row.cluster_id: row for row in self._cluster_rows.values() if row.cluster_id},
+                self._fence(source, source_row.name, f"{LOCK_GROUP_PREFIX}{destination_row.cluster_id}"),
+                {}, Rate(task.messages_per_second_max, task.bytes_per_second_max),
+                described.append_bytes_max, described.append_records_max, described.properties_bytes_max, described.record_overhead_bytes,
+            )
+        return flow
+
+    def _row(self, cluster: str) -> ClusterRow:
+        row = self._cluster_rows.get(cluster)
+        if row is None:
+            raise NotConnected(f"cluster {cluster} is not known yet")
+        return row
+
+    def _fence(self, source: Connector, source_name: str, group: str) -> SourceFence:
+        fence = self._fences.get((source_name, group))
+        if fence is None:
+            fence = self._fences[(source_name, group)] = SourceFence(source, group, self.instance)
+            fence.lease_renewed(boot_seconds())
+            self._fence_tasks.append(asyncio.create_task(fence.run(), name=f"fence {source_name}"))
+        return fence
+
+    async def _connector(self, row: ClusterRow) -> Connector:
+        async with self._opening.setdefault(row.name, asyncio.Lock()):
+            connector = self._connectors.get(row.name)
+            if connector is None:
+                connector = self._connect(Cluster(row.name, row.connector, row.settings, row.region))
+                try:
+                    await connector.open()
+                except BaseException:
+                    await connector.close()
+                    raise
+                self._connectors[row.name] = connector
+            return connector
+
+    async def _close_connectors(self) -> None:
+        for connector in self._connectors.values():
+            try:
+                await connector.close()
+            except ReplicatorError as error:
+                log.warning("closing", cluster=connector.cluster, error=str(error))
+
+
+def _percentiles(latencies: list[float]) -> tuple[float, float] | None:
+    """p50 and p99, None without samples or where skewed clocks make them negative."""
+    if not latencies:
+        return None
+    p50, p99 = latencies[len(latencies) // 2], latencies[min(len(latencies) - 1, len(latencies) * 99 // 100)]
+    return (p50, p99) if p50 >= 0 and p99 >= 0 else None
