@@ -1,22 +1,18 @@
 """Who may write: the exclusive right to a source queue, renewed each second, asked before each write's last system call.
 
 The right is granted by the source broker (ability ``FencesSource``) or, where the connector has none, by the lease.
-CLOCK_BOOTTIME, because it goes on while a machine sleeps: a frozen holder wakes up without the right.
+A frozen or sleeping holder wakes up without the right (``clock.py``).
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 
 from replicator.core.connector import Connector, FencesSource
 from replicator.core.errors import NotConnected, ReplicatorError
 from replicator.core.record import MessageQueue
+from replicator.worker.clock import boot_seconds
 from replicator.worker.limits import FENCE_RENEW_SECONDS, FENCE_VALID_SECONDS
-
-
-def boot_seconds() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Permit:

@@ -14,7 +14,8 @@ from replicator.core.stamping import Stamper, TagSource
 from replicator.core.tags import CompiledTags, TagContext, compile_tags
 from replicator.core.task import ReplicationTask
 from replicator.store.port import Assignment, ClusterRow
-from replicator.worker.fence import SourceFence, boot_seconds
+from replicator.worker.clock import boot_seconds
+from replicator.worker.fence import SourceFence
 from replicator.worker.settling import BrokerSettler
 
 RATE_BURST_SECONDS = 0.2

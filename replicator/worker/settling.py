@@ -12,7 +12,7 @@ from collections.abc import Collection
 
 from replicator.core.connector import Connector, ListsSenders, SendPermit
 from replicator.core.errors import NotConnected, Refused, Throttled
-from replicator.worker.fence import boot_seconds
+from replicator.worker.clock import boot_seconds
 from replicator.worker.limits import (
     BACKOFF_FIRST_SECONDS,
     BACKOFF_SECONDS_MAX,

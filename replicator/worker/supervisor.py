@@ -18,8 +18,9 @@ from replicator.core.connector import Connector
 from replicator.core.errors import Fenced, NotConnected, ReplicatorError
 from replicator.core.task import Cluster
 from replicator.store.port import Assignment, ClusterRow, Progress, Store, StoreUnavailable, TaskRow
+from replicator.worker.clock import boot_seconds
 from replicator.worker.copier import Copier
-from replicator.worker.fence import SourceFence, boot_seconds
+from replicator.worker.fence import SourceFence
 from replicator.worker.flow import FlowContext, Rate
 from replicator.worker.limits import (
     FIGURES_INTERVAL_SECONDS,
