@@ -131,11 +131,12 @@ class MemoryCluster:
     def add_topic(self, name: str, queue_counts: Mapping[str, int] | int = 4, **attributes: object) -> Topic:
         """Creates or grows a topic. An int: that many queues on each broker. ``attributes``: fields of ``Topic``."""
         counts = dict.fromkeys(self.brokers, queue_counts) if isinstance(queue_counts, int) else dict(queue_counts)
+        for broker_name in counts:
+            self.broker(broker_name)
         topic = self.topics.setdefault(name, Topic(name))
         for field_name, value in attributes.items():
             setattr(topic, field_name, value)
         for broker_name, count in counts.items():
-            self.broker(broker_name)
             topic.queue_counts[broker_name] = max(count, topic.queue_counts.get(broker_name, 0))
         for queue in self.queues(name):
             self.logs.setdefault(queue, QueueLog(name))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
+from weakref import WeakSet
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -50,6 +51,7 @@ class MemoryConnector:
         self._instance = context.instance
         self._long_poll_seconds = settings.long_poll_seconds
         self._credits = ByteCredits(context.memory_bytes_max)
+        self._readers: WeakSet[MemoryReader] = WeakSet()
         self._senders: dict[str, MemorySender] = {}
         self._is_open = False
 
@@ -65,6 +67,8 @@ class MemoryConnector:
         self._is_open = False
         for sender in self._senders.values():
             await sender.close()
+        for reader in tuple(self._readers):
+            await reader.close()
 
     async def describe(self) -> ClusterDescription:
         memory = await self._call("describe")
@@ -106,7 +110,9 @@ class MemoryConnector:
             memory.commit(group, queue, offset)
 
     def reader(self, queue: MessageQueue, offset: int, *, prefetch: bool = True) -> MemoryReader:
-        return MemoryReader(self._memory, queue, offset, self._instance, self._credits, self._long_poll_seconds)
+        reader = MemoryReader(self._memory, queue, offset, self._instance, self._credits, self._long_poll_seconds)
+        self._readers.add(reader)
+        return reader
 
     def sender(self, broker_name: str) -> MemorySender:
         sender = self._senders.get(broker_name)

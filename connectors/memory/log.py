@@ -160,4 +160,4 @@ class QueueLog:
 
     def records(self) -> Sequence[Record]:
         """Everything stored, readable or not."""
-        return [Record(*row) for row in zip(*self._columns()[:10], strict=True)]  # type: ignore[arg-type]
+        return [Record(*row) for row in zip(*self._columns()[:10], strict=True)]

@@ -56,6 +56,8 @@ class MemoryReader:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._long_poll_seconds
         while True:
+            if self._cluster.faults.cut_between(self._instance, self._queue.broker_name) == "silent":
+                await self._cluster.network_changed.wait(deadline - loop.time())
             log = self._checked_log()
             batch = log.slice(self._position, READ_RECORDS_MAX, max(1, min(READ_BYTES_MAX, self._credits.free_bytes)))
             fits = self._credits.may_take(batch.size_bytes)

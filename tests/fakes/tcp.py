@@ -42,12 +42,13 @@ class Fault:
     times: int = 1
 
 
-@dataclass(frozen=True, slots=True)
 class Refusal(Exception):
     """Raised by a handler to answer a code other than success."""
 
-    code: int
-    remark: str = ""
+    def __init__(self, code: int, remark: str = "") -> None:
+        super().__init__(code, remark)
+        self.code = code
+        self.remark = remark
 
 
 class Connection:

@@ -49,14 +49,17 @@ _NUMBERS = frozenset({Kind.INTEGER, Kind.LONG, Kind.DOUBLE})
 
 def read_integer(text: str, low: int, high: int) -> int:
     """As ``Integer.valueOf`` and ``Long.valueOf``: an optional sign and decimal digits of any script, no space."""
-    digits = text[1:] if text[:1] in ("+", "-") else text
-    values = [unicodedata.decimal(character, -1) if ord(character) < 0x10000 else -1 for character in digits]
-    if not values or -1 in values:
-        raise NotComparable(f"{text!r} is not a whole number")
-    plain = "".join(map(str, values)).lstrip("0") or "0"
-    if len(plain) > INTEGER_DIGITS_MAX:
-        raise NotComparable(f"{text!r} is out of range")
-    number = -int(plain) if text[0] == "-" else int(plain)
+    if len(text) <= INTEGER_DIGITS_MAX and text.isascii() and text.isdigit():
+        number = int(text)
+    else:
+        digits = text[1:] if text[:1] in ("+", "-") else text
+        values = [unicodedata.decimal(character, -1) if ord(character) < 0x10000 else -1 for character in digits]
+        if not values or -1 in values:
+            raise NotComparable(f"{text!r} is not a whole number")
+        plain = "".join(map(str, values)).lstrip("0") or "0"
+        if len(plain) > INTEGER_DIGITS_MAX:
+            raise NotComparable(f"{text!r} is out of range")
+        number = -int(plain) if text[0] == "-" else int(plain)
     if not low <= number <= high:
         raise NotComparable(f"{text!r} is out of range")
     return number
