@@ -35,7 +35,7 @@ def answer(body: str | bytes = b"", code: int = ResponseCode.SUCCESS, remark: st
 
 
 class FakeBroker(AdminHandlers, FakeServer):
-    """A master. ``wall_clock_ms`` gives store times, ``clock`` the age of locks; both may be replaced."""
+    """A master. ``wall_clock_ms`` gives store times, ``locks.clock`` the age of locks; both may be replaced."""
 
     def __init__(self, name: str, cluster_name: str, modern: bool = True) -> None:
         super().__init__()
@@ -61,8 +61,7 @@ class FakeBroker(AdminHandlers, FakeServer):
         self.delivers = True
         """While False nothing new is dispatched: stored, but max offset and pulls do not show it (a slow dispatch)."""
         self.wall_clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
-        self.clock: Callable[[], float] = time.monotonic
-        self.locks = QueueLocks(lambda: self.clock())
+        self.locks = QueueLocks(time.monotonic)
         self.pulls_beyond_max = 0
         self._log_offset = 0
         self._pending: list[tuple[FakeQueue, StoredMessage]] = []

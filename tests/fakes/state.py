@@ -85,7 +85,7 @@ class FakeTopic:
 
     def config(self) -> dict[str, Any]:
         return {
-            "attributes": {name: value for name, value in self.attributes.items()},
+            "attributes": dict(self.attributes),
             "order": self.order,
             "perm": self.perm,
             "readQueueNums": self.read_queue_count,
@@ -117,11 +117,11 @@ class QueueLocks:
     """RebalanceLockManager: per group, one client a queue, for 60 s since its last request."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
+        self.clock = clock
         self._held: dict[tuple[str, QueueKey], tuple[str, float]] = {}
 
     def lock(self, group: str, client_id: str, queues: list[QueueKey]) -> list[QueueKey]:
-        now = self._clock()
+        now = self.clock()
         locked = []
         for queue in queues:
             holder, since = self._held.get((group, queue), ("", now))
@@ -137,7 +137,7 @@ class QueueLocks:
 
     def holder(self, group: str, queue: QueueKey) -> str | None:
         client_id, since = self._held.get((group, queue), ("", 0.0))
-        return client_id if client_id and self._clock() - since <= LOCK_SECONDS else None
+        return client_id if client_id and self.clock() - since <= LOCK_SECONDS else None
 
 
 def dump(value: Any) -> str:
