@@ -46,6 +46,8 @@ class MemorySender:
             return Unknown(f"{queue}: no answer from {self._broker_name}")
         if connection.closed:
             return Unknown(f"{queue}: the connection was reset before the answer came")
+        if connection.exchanges.get(queue) is exchange:
+            del connection.exchanges[queue]
         return outcome
 
     async def _answer(self, exchange: Exchange, timeout_seconds: float) -> AppendOutcome | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import importlib.util
+import math
 import os
 import pwd
 import secrets
@@ -200,9 +201,10 @@ class EmbeddedPostgres:
     async def wait(self) -> int:
         """Waits until the server has ended, and returns its exit code. For who wants to start it again."""
         process = self._process
-        while process is not None and process.poll() is None:
-            await asyncio.sleep(RETRY_SECONDS)
-        return process.returncode if process is not None else 0
+        if process is None:
+            return 0
+        await _wait_for_end(process, math.inf, RETRY_SECONDS)
+        return int(process.returncode)
 
     def _make_data_dir(self) -> None:
         if not self.data_dir.exists():
@@ -345,15 +347,18 @@ class EmbeddedPostgres:
             process = self._spawn(self._command("initdb", arguments, chown_fd=read_end), pass_fds=(read_end,))
         finally:
             os.close(read_end)
-        deadline = time.monotonic() + INITDB_SECONDS_MAX
         try:
-            while process.poll() is None and time.monotonic() < deadline:
-                await asyncio.sleep(POLL_SECONDS)
+            await _wait_for_end(process, INITDB_SECONDS_MAX)
         finally:
             await _end(process)
         if process.returncode != 0:
             raise self._failure("initdb", process.returncode, begin)
         fresh.rename(self._data)
+        folder = os.open(self.data_dir, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
     def _failure(self, program: str, code: int, log_position: int) -> PostgresFailed:
         tail = self._log_since(log_position)
@@ -395,15 +400,21 @@ class EmbeddedPostgres:
             await asyncio.sleep(RETRY_SECONDS)
 
 
+async def _wait_for_end(process: subprocess.Popen[bytes], seconds_max: float, poll_seconds: float = POLL_SECONDS) -> bool:
+    # Popen and polling instead of asyncio's subprocesses: those die with their event loop, the server must not.
+    deadline = time.monotonic() + seconds_max
+    while (running := process.poll() is None) and time.monotonic() < deadline:  # noqa: ASYNC110 - nothing to wait on
+        await asyncio.sleep(poll_seconds)
+    return not running
+
+
 async def _end(process: subprocess.Popen[bytes]) -> None:
     """SIGINT (fast shutdown), then SIGQUIT (immediate), then SIGKILL; returns when the process is reaped."""
     for wanted, seconds in ((signal.SIGINT, FAST_STOP_SECONDS), (signal.SIGQUIT, HARD_STOP_SECONDS)):
         if process.poll() is not None:
             return
         process.send_signal(wanted)
-        deadline = time.monotonic() + seconds
-        while process.poll() is None and time.monotonic() < deadline:
-            await asyncio.sleep(POLL_SECONDS)
-    if process.poll() is None:
-        process.kill()
-        process.wait()
+        if await _wait_for_end(process, seconds):
+            return
+    process.kill()
+    process.wait()

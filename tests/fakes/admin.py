@@ -181,7 +181,8 @@ class AdminHandlers:
 
     def _create_group(self: FakeBroker, command: RemotingCommand, connection: Connection) -> RemotingCommand:
         wanted = loads(command.body)
-        self.groups[wanted["groupName"]] = group_config(wanted.pop("groupName"), **wanted)
+        name = wanted.pop("groupName")
+        self.groups[name] = group_config(name, **wanted)
         return _ok()
 
     def _delete_group(self: FakeBroker, command: RemotingCommand, connection: Connection) -> RemotingCommand:

@@ -248,13 +248,15 @@ class FakeBroker(AdminHandlers, FakeServer):
         """What 4.8 to 5.3.3 append to each message of a batch."""
         if not self.adds_properties:
             return own
+        if own and not own.endswith(b"\x02"):
+            own += b"\x02"
         cluster = f"CLUSTER\x01{self.cluster_name}\x02"
         return own + (f"MSG_REGION\x01DefaultRegion\x02TRACE_ON\x01true\x02{cluster}" if self.modern else cluster).encode()
 
     def _single_properties(self, own: bytes) -> bytes:
         """Parsed to a map and written anew: order changes, empty values go, the last of a name wins."""
         pairs: dict[bytes, bytes] = {}
-        for pair in (own + self._added(b"")).split(b"\x02"):
+        for pair in self._added(own).split(b"\x02"):
             name, _, value = pair.partition(b"\x01")
             if name and value:
                 pairs[name] = value

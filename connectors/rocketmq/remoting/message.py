@@ -93,9 +93,14 @@ def walk(buffer: bytes | bytearray | memoryview) -> MessageColumns:
     # One copy of the whole makes all small slices plain bytes; with large bodies the views are worth more.
     if not isinstance(buffer, bytes) and not _has_large_records(buffer):
         buffer = bytes(buffer)
+    if isinstance(buffer, bytes):
+        try:
+            return _walk_small(buffer)
+        except (struct.error, IndexError):  # cut, or unlike its neighbours: the careful walk below finds out which
+            buffer = memoryview(buffer)
     try:
-        return _walk_small(buffer) if isinstance(buffer, bytes) else _walk_mixed(memoryview(buffer))
-    except (struct.error, IndexError) as error:
+        return _walk_mixed(memoryview(buffer))
+    except struct.error as error:
         raise ProtocolError(f"stored message is cut: {error}") from error
 
 

@@ -1,0 +1,217 @@
+"""One throw-away RocketMQ cluster: a name server and brokers, all masters, on loopback."""
+
+from __future__ import annotations
+
+import shutil
+import string
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from deploy.local import launch
+from deploy.local.asking import is_broker_ready, is_name_server_ready
+from deploy.local.jars import DEFAULT_VERSION, fetch_jars
+from deploy.local.ports import BLOCK_SIZE, PortReservation
+from deploy.local.problems import LabProblem
+from deploy.local.processes import Child
+
+READY_SECONDS_MAX = 120.0
+ASK_EVERY_SECONDS = 0.05
+# Inside a broker's block of ten: its port, the fast one two below it (always) and the replication one above it.
+BROKER_PORT, REPLICATION_PORT, NAME_SERVER_PORT = 2, 3, 8
+NAME_SERVER = "name-server"
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerPlace:
+    """Where one broker lives; the same for all its starts."""
+
+    name: str
+    port: int
+    replication_port: int
+    home: Path
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+
+class LocalCluster:
+    """A name server and one or more broker masters of one RocketMQ version.
+
+    *brokers* is a count (names become ``<name>-a``, ``<name>-b`` …) or the broker names. *directory* holds homes, stores
+    and logs; a given one is kept, a temporary one (the default) goes with :meth:`stop`. Ports are chosen once and stay
+    until :meth:`stop`, after which the object is finished. A broker is named by its position in the methods below.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        version: str = DEFAULT_VERSION,
+        brokers: int | Sequence[str] = 1,
+        directory: Path | None = None,
+        broker_properties: Mapping[str, object] | None = None,
+        auto_create_topics: bool = False,
+        jvm_options: Sequence[str] = launch.FAST_START,
+    ) -> None:
+        self.name = name
+        self.version = version
+        names = [f"{name}-{letter}" for letter in string.ascii_lowercase[:brokers]] if isinstance(brokers, int) else list(brokers)
+        if not names:
+            raise ValueError("a cluster needs a broker")
+        self._jvm_options = tuple(jvm_options)
+        self._overrides = {"autoCreateTopicEnable": auto_create_topics, **(broker_properties or {})}
+        self._keeps_directory = directory is not None
+        self.directory = directory.resolve() if directory else Path(tempfile.mkdtemp(prefix=f"replicator-lab-{name}-"))
+        self._ports = PortReservation(len(names))
+        self._name_server_port = self._ports.start + NAME_SERVER_PORT
+        self._brokers = [self._place(index, broker_name) for index, broker_name in enumerate(names)]
+        self._children: dict[str, Child] = {}
+
+    def _place(self, index: int, broker_name: str) -> BrokerPlace:
+        block = self._ports.start + index * BLOCK_SIZE
+        return BrokerPlace(broker_name, block + BROKER_PORT, block + REPLICATION_PORT, self.directory / broker_name)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    @property
+    def name_servers(self) -> str:
+        return f"127.0.0.1:{self._name_server_port}"
+
+    @property
+    def broker_names(self) -> list[str]:
+        return [broker.name for broker in self._brokers]
+
+    @property
+    def broker_addresses(self) -> list[str]:
+        return [broker.address for broker in self._brokers]
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Process ids of what runs now, by broker name; the name server's is under ``name-server``."""
+        return {label: child.pid for label, child in self._children.items() if child.is_running}
+
+    @property
+    def log_directories(self) -> dict[str, Path]:
+        """Where each server logs (``stdout.log`` and the server's own files below it)."""
+        return {NAME_SERVER: self.directory / NAME_SERVER, **{broker.name: broker.home for broker in self._brokers}}
+
+    def start(self) -> Self:
+        """Starts what is not running and returns when every broker is in the name server's route."""
+        try:
+            self.start_name_server()
+            with ThreadPoolExecutor(len(self._brokers)) as starts:
+                list(starts.map(self.start_broker, range(len(self._brokers))))
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """Kills everything this object started, gives the ports back and removes a temporary directory."""
+        for child in self._children.values():
+            child.kill()
+        self._children.clear()
+        self._ports.release()
+        if not self._keeps_directory:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def start_name_server(self) -> None:
+        if NAME_SERVER in self.pids:
+            return
+        home = self.directory / NAME_SERVER
+        launch.write_home(home, self.version, launch.name_server_properties(self._name_server_port))
+        child = self._launch(NAME_SERVER, launch.NAME_SERVER_MAIN, home, launch.NAME_SERVER_MEMORY)
+        _wait_until(lambda: is_name_server_ready(self.name_servers), child)
+
+    def kill_name_server(self) -> None:
+        self._children[NAME_SERVER].kill()
+
+    def start_broker(self, index: int = 0) -> None:
+        """Starts a broker on its port and store; returns when clients can find it. A running one is left alone."""
+        broker = self._brokers[index]
+        if broker.name in self.pids:
+            return
+        properties = {
+            **launch.broker_defaults(broker.home / "store"),
+            "brokerClusterName": self.name,
+            "brokerName": broker.name,
+            "namesrvAddr": self.name_servers,
+            "listenPort": broker.port,
+            "haListenPort": broker.replication_port,
+            **self._overrides,
+        }
+        launch.write_home(broker.home, self.version, properties)
+        child = self._launch(broker.name, launch.BROKER_MAIN, broker.home, launch.BROKER_MEMORY)
+        _wait_until(lambda: is_broker_ready(broker.address, broker.name, self.name_servers), child)
+
+    def stop_broker(self, index: int = 0) -> None:
+        """Stops a broker in good order, which takes it 4 to 20 seconds."""
+        self._child(index).terminate()
+
+    def kill_broker(self, index: int = 0) -> None:
+        """Kills a broker; its store stays as the crash left it."""
+        self._child(index).kill()
+
+    def restart_broker(self, index: int = 0, *, graceful: bool = False) -> None:
+        """Stops or kills a broker and starts it on the same port and store."""
+        if graceful:
+            self.stop_broker(index)
+        else:
+            self.kill_broker(index)
+        self.start_broker(index)
+
+    def freeze_broker(self, index: int = 0) -> None:
+        """Makes a broker fall silent with its connections open, until :meth:`thaw_broker`."""
+        self._child(index).freeze()
+
+    def thaw_broker(self, index: int = 0) -> None:
+        self._child(index).thaw()
+
+    def _child(self, index: int) -> Child:
+        return self._children[self._brokers[index].name]
+
+    def _launch(self, label: str, main: str, home: Path, memory: Sequence[str]) -> Child:
+        command = launch.server_command(self.version, main, home, memory, self._jvm_options)
+        child = Child(f"{label} of {self.name} ({self.version})", command, home / "stdout.log")
+        self._children[label] = child
+        return child
+
+
+def _wait_until(is_ready: Callable[[], bool], child: Child) -> None:
+    end = time.monotonic() + READY_SECONDS_MAX
+    while not is_ready():
+        child.require_running()
+        if time.monotonic() > end:
+            raise LabProblem(f"{child.label} is not ready after {READY_SECONDS_MAX:.0f} s: {child.tail()}")
+        time.sleep(ASK_EVERY_SECONDS)
+
+
+def start_clusters(*clusters: LocalCluster) -> None:
+    """Starts clusters side by side; when one fails, none is left running."""
+    for version in {cluster.version for cluster in clusters}:
+        fetch_jars(version)
+    try:
+        with ThreadPoolExecutor(len(clusters)) as starts:
+            # All are waited for before any is undone: a start that is under way could not be stopped from outside.
+            started = [starts.submit(cluster.start) for cluster in clusters]
+        for future in started:
+            future.result()
+    except BaseException:
+        stop_clusters(*clusters)
+        raise
+
+
+def stop_clusters(*clusters: LocalCluster) -> None:
+    for cluster in clusters:
+        cluster.stop()

@@ -1,0 +1,1 @@
+"""The revisions. Ids are numbers, four digits, ascending: code compares them."""

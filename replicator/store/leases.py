@@ -1,0 +1,90 @@
+"""Leases and fencing tokens, in Postgres. Expiry is judged by the database's clock, after any wait for a row lock.
+
+Row locks of assignments are always taken in the order of their ids; whoever only wants free ones skips locked rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from sqlalchemy import text
+
+from replicator.store.driver import Database
+from replicator.store.port import Assignment
+from replicator.store.rows import ASSIGNMENTS, read_assignments
+from replicator.store.tables import assignments
+
+COORDINATOR_LEASE = "coordinator"
+
+_SECONDS = "make_interval(secs => CAST(:lease_seconds AS double precision))"
+_EXPIRY_COUNTS = f"pg_postmaster_start_time() + {_SECONDS} <= clock_timestamp()"
+
+_ACQUIRE = text(f"""
+    WITH free AS (
+        SELECT a.assignment_id, a.holder, a.clean
+        FROM assignments a JOIN pairs p ON p.pair_id = a.pair_id JOIN flows f ON f.flow_id = p.flow_id
+        WHERE p.state = 'active' AND NOT p.paused AND NOT f.paused
+          AND (a.lease_until IS NULL OR (a.lease_until <= clock_timestamp() AND {_EXPIRY_COUNTS}))
+        ORDER BY a.assignment_id LIMIT :limit
+        FOR NO KEY UPDATE OF a SKIP LOCKED)
+    UPDATE assignments a
+    SET token = a.token + 1, holder = :holder, clean = false, lease_until = clock_timestamp() + {_SECONDS}
+    FROM free WHERE free.assignment_id = a.assignment_id
+    RETURNING a.assignment_id, free.holder, free.clean""")
+
+_RENEW = text(f"""
+    UPDATE assignments SET lease_until = clock_timestamp() + {_SECONDS}
+    WHERE assignment_id IN (
+        SELECT assignment_id FROM assignments WHERE holder = :holder AND lease_until IS NOT NULL
+        ORDER BY assignment_id FOR NO KEY UPDATE)
+      AND holder = :holder AND lease_until IS NOT NULL
+    RETURNING assignment_id, token""")
+
+_RELEASE = text("""
+    UPDATE assignments SET lease_until = NULL, clean = :clean
+    WHERE assignment_id = :assignment_id AND token = :token AND lease_until IS NOT NULL""")
+
+_REVOKED = text("""
+    SELECT a.assignment_id FROM assignments a JOIN pairs p ON p.pair_id = a.pair_id LEFT JOIN flows f ON f.flow_id = p.flow_id
+    WHERE a.holder = :holder AND a.lease_until IS NOT NULL
+      AND (f.flow_id IS NULL OR f.paused OR p.paused OR p.state <> 'active')
+    ORDER BY a.assignment_id""")
+
+_HOLD = text(f"""
+    INSERT INTO leases (name, holder, lease_until) VALUES (:name, :holder, clock_timestamp() + {_SECONDS})
+    ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, lease_until = clock_timestamp() + {_SECONDS}
+    WHERE leases.holder = excluded.holder OR (leases.lease_until <= clock_timestamp() AND {_EXPIRY_COUNTS})
+    RETURNING name""")
+
+
+class Leases:
+    _database: Database
+
+    async def acquire(self, holder: str, lease_seconds: float, limit: int) -> Sequence[Assignment]:
+        values = {"holder": holder, "lease_seconds": lease_seconds, "limit": limit}
+        async with self._database.begin() as connection:
+            before = {row.assignment_id: row for row in await connection.execute(_ACQUIRE, values)}
+            if not before:
+                return []
+            taken = await read_assignments(connection, ASSIGNMENTS.where(assignments.c.assignment_id.in_(before)))
+        return [replace(one, holder=before[one.assignment_id].holder, clean=before[one.assignment_id].clean) for one in taken]
+
+    async def renew(self, holder: str, lease_seconds: float) -> Mapping[int, int]:
+        async with self._database.begin() as connection:
+            rows = await connection.execute(_RENEW, {"holder": holder, "lease_seconds": lease_seconds})
+            return {row.assignment_id: row.token for row in rows}
+
+    async def release(self, assignment_id: int, token: int, *, clean: bool) -> bool:
+        async with self._database.begin() as connection:
+            result = await connection.execute(_RELEASE, {"assignment_id": assignment_id, "token": token, "clean": clean})
+            return result.rowcount == 1
+
+    async def revoked(self, holder: str) -> Sequence[int]:
+        async with self._database.begin() as connection:
+            return list((await connection.execute(_REVOKED, {"holder": holder})).scalars())
+
+    async def hold_coordinator(self, holder: str, lease_seconds: float) -> bool:
+        values = {"name": COORDINATOR_LEASE, "holder": holder, "lease_seconds": lease_seconds}
+        async with self._database.begin() as connection:
+            return (await connection.execute(_HOLD, values)).scalar() is not None

@@ -1,0 +1,76 @@
+"""How new runs and holes join those already stored. Pure; both stores use it, so both keep the same map.
+
+A segment is ``[start, end)`` with a label: for runs the distance destination - source, for holes the reason. Two segments
+that touch and carry one label are one. Saving the same again changes nothing: an answer lost after a commit is saved twice.
+Where a new segment covers offsets that a stored one of another label answers for already, the stored answer stays.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from operator import attrgetter
+from typing import NamedTuple
+
+from replicator.store.port import Hole, Run
+
+
+class Segment(NamedTuple):
+    start: int
+    end: int
+    label: int | str
+
+
+class Change(NamedTuple):
+    written: list[Segment]
+    """New or changed, to be stored under their start."""
+    removed: list[int]
+    """Starts that are no more, swallowed by a neighbour."""
+
+
+def run_segment(run: Run) -> Segment:
+    return Segment(run.source_start, run.source_start + run.length, run.destination_start - run.source_start)
+
+
+def hole_segment(hole: Hole) -> Segment:
+    return Segment(hole.source_start, hole.source_start + hole.length, hole.reason)
+
+
+def _uncovered(segment: Segment, covering: Sequence[Segment]) -> Iterator[Segment]:
+    position = segment.start
+    index = max(0, bisect_right(covering, segment.start, key=attrgetter("start")) - 1)
+    while index < len(covering) and covering[index].start < segment.end:
+        other = covering[index]
+        if other.start > position:
+            yield Segment(position, other.start, segment.label)
+        position = max(position, other.end)
+        index += 1
+    if position < segment.end:
+        yield Segment(position, segment.end, segment.label)
+
+
+def _join(segments: Sequence[Segment]) -> list[Segment]:
+    joined: list[Segment] = []
+    for segment in segments:
+        if joined and joined[-1].end == segment.start and joined[-1].label == segment.label:
+            joined[-1] = joined[-1]._replace(end=segment.end)
+        else:
+            joined.append(segment)
+    return joined
+
+
+def merge(stored: Sequence[Segment], new: Sequence[Segment]) -> Change:
+    """``stored``: ascending and disjoint, at least every segment that overlaps or touches one of ``new``."""
+    current = list(stored)
+    # The usual case in one pass; segments that overlap each other need the earlier ones in place first.
+    disjoint = all(a.end <= b.start for a, b in pairwise(new))
+    for group in [new] if disjoint else [[segment] for segment in new]:
+        pieces = [piece for segment in group for piece in _uncovered(segment, current)]
+        current = _join(sorted([*current, *pieces], key=attrgetter("start")))
+    before, after = set(stored), set(current)
+    starts = {segment.start for segment in current}
+    return Change(
+        [segment for segment in current if segment not in before],
+        [segment.start for segment in stored if segment not in after and segment.start not in starts],
+    )

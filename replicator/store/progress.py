@@ -1,0 +1,273 @@
+"""Checkpoints and the offset map, in Postgres.
+
+A save is one transaction with the same few statements for any number of assignments: what belongs to them travels as
+arrays. It begins by locking the assignments whose token is still the newest, so that no new holder can read a
+checkpoint while an old one is about to write it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from replicator.core.errors import Missing
+from replicator.store.driver import Database
+from replicator.store.merging import Segment, hole_segment, merge, run_segment
+from replicator.store.port import Checkpoint, Conflict, Progress
+
+_LOCK = text("""
+    SELECT a.assignment_id FROM assignments a
+    JOIN unnest(CAST(:ids AS bigint[]), CAST(:tokens AS bigint[])) i (id, token) ON a.assignment_id = i.id
+    WHERE a.token = i.token AND a.lease_until IS NOT NULL
+    ORDER BY a.assignment_id FOR NO KEY UPDATE OF a""")
+
+_SENDERS = text("""
+    UPDATE assignments a SET senders = ARRAY(SELECT jsonb_array_elements_text(CAST(i.senders AS jsonb)))
+    FROM unnest(CAST(:ids AS bigint[]), CAST(:senders AS text[])) i (id, senders)
+    WHERE a.assignment_id = i.id
+      AND a.senders IS DISTINCT FROM ARRAY(SELECT jsonb_array_elements_text(CAST(i.senders AS jsonb)))""")
+
+_COLUMNS: dict[str, str] = {
+    "epoch": "integer",
+    "examined_through": "bigint",
+    "confirmed_source_offset": "bigint",
+    "confirmed_destination_offset": "bigint",
+    "identity_offset": "bigint",
+    "identity_store_timestamp_ms": "bigint",
+    "identity_commit_log_offset": "bigint",
+    "identity_body_crc": "bigint",
+    "scanned_through": "bigint",
+    "seen": "text",
+    "in_flight": "boolean",
+    "copied_total": "bigint",
+    "skipped_total": "text",
+    "state": "text",
+    "error": "text",
+    "lag_messages": "bigint",
+    "lag_seconds": "double precision",
+    "rate_per_second": "double precision",
+    "latency_p50_ms": "double precision",
+    "latency_p99_ms": "double precision",
+}
+_JSON_COLUMNS = ("seen", "skipped_total")
+
+_CHECKPOINTS = text(f"""
+    UPDATE progress p SET has_checkpoint = true, observed_at = clock_timestamp(),
+        {", ".join(f"{name} = " + (f"CAST(i.{name} AS jsonb)" if name in _JSON_COLUMNS else f"i.{name}") for name in _COLUMNS)}
+    FROM unnest(CAST(:ids AS bigint[]), {", ".join(f"CAST(:{name} AS {kind}[])" for name, kind in _COLUMNS.items())})
+        i (id, {", ".join(_COLUMNS)})
+    WHERE p.assignment_id = i.id""")
+
+_DROP_ITEMS = "unnest(CAST(:ids AS bigint[]), CAST(:epochs AS integer[]), CAST(:froms AS bigint[])) i (id, epoch, first)"
+
+
+def _drops(table: str) -> tuple[Any, Any]:
+    same = "t.assignment_id = i.id AND t.epoch = i.epoch"
+    return (
+        text(f"DELETE FROM {table} t USING {_DROP_ITEMS} WHERE {same} AND t.source_start >= i.first"),
+        text(f"""
+            UPDATE {table} t SET length = i.first - t.source_start FROM {_DROP_ITEMS}
+            WHERE {same} AND t.source_start = (
+                SELECT max(u.source_start) FROM {table} u WHERE u.assignment_id = i.id AND u.epoch = i.epoch AND u.source_start < i.first)
+              AND t.source_start + t.length > i.first"""),
+    )
+
+
+def _neighbours(table: str, label: str) -> Any:
+    """Stored segments that may touch or overlap ``[first, last]`` of an assignment's new ones."""
+    return text(f"""
+        SELECT t.assignment_id, t.epoch, t.source_start, t.length, t.{label} AS label
+        FROM unnest(CAST(:ids AS bigint[]), CAST(:epochs AS integer[]), CAST(:firsts AS bigint[]), CAST(:lasts AS bigint[]))
+            i (id, epoch, first, last)
+        CROSS JOIN LATERAL (
+            SELECT coalesce(max(u.source_start), i.first) AS start FROM {table} u
+            WHERE u.assignment_id = i.id AND u.epoch = i.epoch AND u.source_start < i.first) b
+        JOIN {table} t ON t.assignment_id = i.id AND t.epoch = i.epoch AND t.source_start BETWEEN b.start AND i.last
+        ORDER BY t.assignment_id, t.epoch, t.source_start""")
+
+
+def _writes(table: str, label: str, label_type: str) -> tuple[Any, Any]:
+    return (
+        text(f"""
+            DELETE FROM {table} t
+            USING unnest(CAST(:ids AS bigint[]), CAST(:epochs AS integer[]), CAST(:starts AS bigint[])) i (id, epoch, start)
+            WHERE t.assignment_id = i.id AND t.epoch = i.epoch AND t.source_start = i.start"""),
+        text(f"""
+            INSERT INTO {table} (assignment_id, epoch, source_start, length, {label})
+            SELECT * FROM unnest(CAST(:ids AS bigint[]), CAST(:epochs AS integer[]), CAST(:starts AS bigint[]),
+                CAST(:lengths AS bigint[]), CAST(:labels AS {label_type}[]))
+            ON CONFLICT (assignment_id, epoch, source_start)
+            DO UPDATE SET length = excluded.length, {label} = excluded.{label}"""),
+    )
+
+
+Kind = Literal["runs", "holes"]
+_LABELS: dict[Kind, tuple[str, str]] = {"runs": ("destination_start", "bigint"), "holes": ("reason", "text")}
+_DROPS = {kind: _drops(kind) for kind in _LABELS}
+_NEIGHBOURS = {kind: _neighbours(kind, label) for kind, (label, _) in _LABELS.items()}
+_WRITES = {kind: _writes(kind, label, label_type) for kind, (label, label_type) in _LABELS.items()}
+
+_DUPLICATES = text("""
+    INSERT INTO duplicates (assignment_id, epoch, source_offset, destination_offset, kind)
+    SELECT * FROM unnest(CAST(:ids AS bigint[]), CAST(:epochs AS integer[]), CAST(:sources AS bigint[]),
+        CAST(:destinations AS bigint[]), CAST(:kinds AS text[]))
+    ON CONFLICT DO NOTHING""")
+
+_PARKED = text("""
+    INSERT INTO parked (assignment_id, epoch, source_offset, reason, size_bytes)
+    SELECT * FROM unnest(CAST(:ids AS bigint[]), CAST(:epochs AS integer[]), CAST(:sources AS bigint[]),
+        CAST(:reasons AS text[]), CAST(:sizes AS bigint[]))
+    ON CONFLICT ON CONSTRAINT parked_place DO NOTHING""")
+
+_LOCK_FOR_EPOCH = text("""
+    SELECT p.epoch, a.holder, a.lease_until IS NOT NULL AND a.lease_until > clock_timestamp() AS leased
+    FROM assignments a JOIN progress p ON p.assignment_id = a.assignment_id
+    WHERE a.assignment_id = :assignment_id FOR NO KEY UPDATE OF a, p""")
+
+_NEW_TOKEN = text("UPDATE assignments SET token = token + 1, lease_until = NULL WHERE assignment_id = :assignment_id")
+
+_NEW_EPOCH = text("""
+    UPDATE progress SET has_checkpoint = true, epoch = :epoch, examined_through = :examined_through, confirmed_source_offset = -1,
+        identity_offset = NULL, identity_store_timestamp_ms = NULL, identity_commit_log_offset = NULL, identity_body_crc = NULL,
+        seen = '{}', state = 'starting', error = '', lag_messages = NULL, lag_seconds = NULL
+    WHERE assignment_id = :assignment_id""")
+
+_EPOCH_EVENT = text("""
+    INSERT INTO events (task, kind, message, detail)
+    SELECT p.last_task, 'epoch', :message, jsonb_build_object('assignment_id', a.assignment_id, 'epoch', CAST(:epoch AS integer),
+        'examined_through', CAST(:examined_through AS bigint), 'reason', CAST(:reason AS text))
+    FROM assignments a JOIN pairs p ON p.pair_id = a.pair_id WHERE a.assignment_id = :assignment_id""")
+
+Place = tuple[int, int]
+"""(assignment_id, epoch)."""
+
+
+class ProgressWrites:
+    _database: Database
+
+    async def save_progress(self, items: Sequence[Progress]) -> set[int]:
+        if not items:
+            return set()
+        ids = [item.assignment_id for item in items]
+        assert len(set(ids)) == len(ids), "one save holds an assignment once"
+        async with self._database.begin() as connection:
+            tokens = [item.token for item in items]
+            newest = set((await connection.execute(_LOCK, {"ids": ids, "tokens": tokens})).scalars())
+            kept = [item for item in items if item.assignment_id in newest]
+            if kept:
+                await _save(connection, kept)
+        return set(ids) - newest
+
+    async def set_epoch(self, assignment_id: int, epoch: int, examined_through: int, reason: str) -> None:
+        values = {"assignment_id": assignment_id, "epoch": epoch, "examined_through": examined_through}
+        async with self._database.begin() as connection:
+            row = (await connection.execute(_LOCK_FOR_EPOCH, {"assignment_id": assignment_id})).one_or_none()
+            if row is None:
+                raise Missing(f"assignment {assignment_id} does not exist")
+            if row.leased:
+                raise Conflict(f"assignment {assignment_id} is leased to {row.holder}", hint="pause it first")
+            if epoch <= row.epoch:
+                raise Conflict(f"assignment {assignment_id} is in epoch {row.epoch}: {epoch} is not a later one")
+            await connection.execute(_NEW_TOKEN, {"assignment_id": assignment_id})
+            await connection.execute(_NEW_EPOCH, values)
+            message = f"epoch {epoch} begins at source offset {examined_through}: {reason}"
+            await connection.execute(_EPOCH_EVENT, values | {"message": message, "reason": reason})
+
+
+async def _save(connection: AsyncConnection, items: Sequence[Progress]) -> None:
+    ids = [item.assignment_id for item in items]
+    rows = [_columns(item) for item in items]
+    await connection.execute(_CHECKPOINTS, {"ids": ids, **{name: [row[name] for row in rows] for name in _COLUMNS}})
+    await connection.execute(_SENDERS, {"ids": ids, "senders": [json.dumps(item.senders) for item in items]})
+    drops = [(item.assignment_id, item.checkpoint.epoch, item.drop_runs_from) for item in items if item.drop_runs_from is not None]
+    if drops:
+        values = dict(zip(("ids", "epochs", "froms"), _arrays(drops), strict=True))
+        for statements in _DROPS.values():
+            for statement in statements:
+                await connection.execute(statement, values)
+    runs: dict[Place, list[Segment]] = defaultdict(list)
+    holes: dict[Place, list[Segment]] = defaultdict(list)
+    for item in items:
+        for run in item.runs:
+            runs[item.assignment_id, run.epoch].append(run_segment(run))
+        for hole in item.holes:
+            holes[item.assignment_id, hole.epoch].append(hole_segment(hole))
+    await _append(connection, "runs", runs)
+    await _append(connection, "holes", holes)
+    await _save_exceptions(connection, items)
+
+
+def _columns(item: Progress) -> dict[str, Any]:
+    checkpoint: Checkpoint = item.checkpoint
+    identity = checkpoint.identity
+    latency = item.latency_ms
+    return {
+        "epoch": checkpoint.epoch,
+        "examined_through": checkpoint.examined_through,
+        "confirmed_source_offset": checkpoint.confirmed_source_offset,
+        "confirmed_destination_offset": checkpoint.confirmed_destination_offset,
+        "identity_offset": identity.queue_offset if identity else None,
+        "identity_store_timestamp_ms": identity.store_timestamp_ms if identity else None,
+        "identity_commit_log_offset": identity.commit_log_offset if identity else None,
+        "identity_body_crc": identity.body_crc if identity else None,
+        "scanned_through": checkpoint.scanned_through,
+        "seen": json.dumps(checkpoint.seen),
+        "in_flight": checkpoint.in_flight,
+        "copied_total": checkpoint.copied_total,
+        "skipped_total": json.dumps(checkpoint.skipped_total),
+        "state": item.state,
+        "error": item.error,
+        "lag_messages": item.lag_messages,
+        "lag_seconds": item.lag_seconds,
+        "rate_per_second": item.rate_per_second,
+        "latency_p50_ms": latency[0] if latency else None,
+        "latency_p99_ms": latency[1] if latency else None,
+    }
+
+
+async def _append(connection: AsyncConnection, kind: Kind, new: dict[Place, list[Segment]]) -> None:
+    if not new:
+        return
+    bounds = [(*place, min(s.start for s in segments), max(s.end for s in segments)) for place, segments in new.items()]
+    values = dict(zip(("ids", "epochs", "firsts", "lasts"), _arrays(bounds), strict=True))
+    stored: dict[Place, list[Segment]] = defaultdict(list)
+    for row in await connection.execute(_NEIGHBOURS[kind], values):
+        label = row.label - row.source_start if kind == "runs" else row.label
+        stored[row.assignment_id, row.epoch].append(Segment(row.source_start, row.source_start + row.length, label))
+    written, removed = [], []
+    for place, segments in new.items():
+        change = merge(stored[place], segments)
+        removed += [(*place, start) for start in change.removed]
+        for start, end, label in change.written:
+            value = start + label if isinstance(label, int) else label
+            written.append((*place, start, end - start, value))
+    remove, write = _WRITES[kind]
+    if removed:
+        await connection.execute(remove, dict(zip(("ids", "epochs", "starts"), _arrays(removed), strict=True)))
+    if written:
+        await connection.execute(write, dict(zip(("ids", "epochs", "starts", "lengths", "labels"), _arrays(written), strict=True)))
+
+
+async def _save_exceptions(connection: AsyncConnection, items: Sequence[Progress]) -> None:
+    duplicates = [
+        (item.assignment_id, one.epoch, one.source_offset, one.destination_offset, one.kind) for item in items for one in item.duplicates
+    ]
+    if duplicates:
+        names = ("ids", "epochs", "sources", "destinations", "kinds")
+        await connection.execute(_DUPLICATES, dict(zip(names, _arrays(duplicates), strict=True)))
+    refused = [
+        (item.assignment_id, item.checkpoint.epoch, one.source_offset, one.reason, one.size_bytes)
+        for item in items for one in item.parked
+    ]
+    if refused:
+        names = ("ids", "epochs", "sources", "reasons", "sizes")
+        await connection.execute(_PARKED, dict(zip(names, _arrays(refused), strict=True)))
+
+
+def _arrays(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)]

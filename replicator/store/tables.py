@@ -1,0 +1,264 @@
+"""The tables, as SQLAlchemy sees them. ``migrations/`` makes them; a test proves that the two agree.
+
+What changes every second stands apart from what does not: ``progress`` (saved by the holder), the lease columns of
+``assignments`` (renewed), and the append-only ``runs`` and ``holes``.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+metadata = MetaData()
+
+_EMPTY = text("''")
+_EMPTY_OBJECT = text("'{}'::jsonb")
+_FALSE = text("false")
+_TRUE = text("true")
+_ZERO = text("0")
+_NOW = text("now()")
+
+
+def _text(name: str) -> Column[str]:
+    return Column(name, Text, nullable=False, server_default=_EMPTY)
+
+
+def _big(name: str, default: int = 0) -> Column[int]:
+    return Column(name, BigInteger, nullable=False, server_default=text(f"'{default}'") if default < 0 else text(str(default)))
+
+
+def _flag(name: str, *, default: bool = False) -> Column[bool]:
+    return Column(name, Boolean, nullable=False, server_default=_TRUE if default else _FALSE)
+
+
+def _assignment_key() -> Column[int]:
+    return Column(
+        "assignment_id", BigInteger, ForeignKey("assignments.assignment_id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+
+
+meta = Table(
+    "meta",
+    metadata,
+    Column("id", Integer, CheckConstraint("id = 1", name="meta_one_row"), primary_key=True, autoincrement=False),
+    Column("identity", Text, nullable=False),
+    Column("oldest_code", Integer, nullable=False),
+)
+"""``oldest_code``: the lowest schema revision whose code may work on this schema; raised by contract revisions only."""
+
+clusters = Table(
+    "clusters",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("connector", Text, nullable=False),
+    _text("region"),
+    Column("settings", JSONB, nullable=False),
+    Column("cluster_id", Text, unique=True),
+)
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("spec", JSONB, nullable=False),
+    Column("generation", Integer, nullable=False),
+    _flag("deleted"),
+)
+
+flows = Table(
+    "flows",
+    metadata,
+    Column("flow_id", Text, primary_key=True),
+    Column("task", Text, ForeignKey("tasks.name"), nullable=False),
+    Column("source", Text, nullable=False),
+    Column("destination", Text, nullable=False),
+    _flag("paused"),
+    _flag("deleted"),
+    Index("flows_living", "task", "source", "destination", unique=True, postgresql_where=text("NOT deleted")),
+)
+"""Rows of deleted flows stay: their ids stand in stamps for ever and must not be given out again."""
+
+queue_maps = Table(
+    "queue_maps",
+    metadata,
+    Column("map_id", BigInteger, primary_key=True),
+    Column("cluster_a", Text, nullable=False),
+    Column("topic_a", Text, nullable=False),
+    Column("cluster_b", Text, nullable=False),
+    Column("topic_b", Text, nullable=False),
+    UniqueConstraint("cluster_a", "topic_a", "cluster_b", "topic_b", name="queue_maps_topics"),
+)
+"""One for two topics whatever the direction: side a is the lower (cluster id, topic)."""
+
+queue_map_entries = Table(
+    "queue_map_entries",
+    metadata,
+    Column("map_id", BigInteger, ForeignKey("queue_maps.map_id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("cluster_id", Text, primary_key=True),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("topic", Text, nullable=False),
+    Column("broker_name", Text, nullable=False),
+    Column("queue_id", Integer, nullable=False),
+    UniqueConstraint("map_id", "cluster_id", "topic", "broker_name", "queue_id", name="queue_map_entries_queue"),
+)
+
+pairs = Table(
+    "pairs",
+    metadata,
+    Column("pair_id", BigInteger, primary_key=True),
+    Column("source_cluster_id", Text, nullable=False),
+    Column("source_topic", Text, nullable=False),
+    Column("destination_cluster_id", Text, nullable=False),
+    Column("destination_topic", Text, nullable=False),
+    Column("map_id", BigInteger, ForeignKey("queue_maps.map_id"), nullable=False),
+    Column("flow_id", Text, ForeignKey("flows.flow_id")),
+    Column("last_task", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("destination", Text, nullable=False),
+    Column("state", Text, nullable=False, server_default=text("'active'")),
+    _text("reason"),
+    _flag("paused"),
+    UniqueConstraint("source_cluster_id", "source_topic", "destination_cluster_id", "destination_topic", name="pairs_claim"),
+    Index("pairs_flow", "flow_id"),
+    Index("pairs_map", "map_id"),
+)
+
+assignments = Table(
+    "assignments",
+    metadata,
+    Column("assignment_id", BigInteger, primary_key=True),
+    Column("pair_id", BigInteger, ForeignKey("pairs.pair_id", ondelete="CASCADE"), nullable=False),
+    Column("source_topic", Text, nullable=False),
+    Column("source_broker", Text, nullable=False),
+    Column("source_queue", Integer, nullable=False),
+    Column("destination_topic", Text, nullable=False),
+    Column("destination_broker", Text, nullable=False),
+    Column("destination_queue", Integer, nullable=False),
+    Column("start_offset", BigInteger, nullable=False),
+    _big("token"),
+    _text("holder"),
+    Column("lease_until", DateTime(timezone=True)),
+    _flag("clean", default=True),
+    Column("senders", ARRAY(Text), nullable=False, server_default=text("'{}'::text[]")),
+    UniqueConstraint("pair_id", "source_topic", "source_broker", "source_queue", name="assignments_source_queue"),
+    Index("assignments_held", "holder", postgresql_where=text("lease_until IS NOT NULL")),
+    postgresql_with={"fillfactor": "70"},
+)
+"""``lease_until`` is null where nobody holds the lease; a past time is a holder who did not renew."""
+
+progress = Table(
+    "progress",
+    metadata,
+    _assignment_key(),
+    _flag("has_checkpoint"),
+    Column("epoch", Integer, nullable=False, server_default=text("1")),
+    _big("examined_through"),
+    _big("confirmed_source_offset", -1),
+    _big("confirmed_destination_offset", -1),
+    Column("identity_offset", BigInteger),
+    Column("identity_store_timestamp_ms", BigInteger),
+    Column("identity_commit_log_offset", BigInteger),
+    Column("identity_body_crc", BigInteger),
+    _big("scanned_through"),
+    Column("seen", JSONB, nullable=False, server_default=_EMPTY_OBJECT),
+    _flag("in_flight"),
+    _big("copied_total"),
+    Column("skipped_total", JSONB, nullable=False, server_default=_EMPTY_OBJECT),
+    Column("state", Text, nullable=False, server_default=text("'starting'")),
+    _text("error"),
+    Column("lag_messages", BigInteger),
+    Column("lag_seconds", Double),
+    Column("rate_per_second", Double),
+    Column("latency_p50_ms", Double),
+    Column("latency_p99_ms", Double),
+    Column("observed_at", DateTime(timezone=True)),
+    postgresql_with={"fillfactor": "60"},
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    _assignment_key(),
+    Column("epoch", Integer, primary_key=True, autoincrement=False),
+    Column("source_start", BigInteger, primary_key=True, autoincrement=False),
+    Column("destination_start", BigInteger, nullable=False),
+    Column("length", BigInteger, nullable=False),
+    Index("runs_destination", "assignment_id", "destination_start"),
+    postgresql_with={"fillfactor": "90"},
+)
+
+holes = Table(
+    "holes",
+    metadata,
+    _assignment_key(),
+    Column("epoch", Integer, primary_key=True, autoincrement=False),
+    Column("source_start", BigInteger, primary_key=True, autoincrement=False),
+    Column("length", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+)
+
+duplicates = Table(
+    "duplicates",
+    metadata,
+    _assignment_key(),
+    Column("epoch", Integer, primary_key=True, autoincrement=False),
+    Column("source_offset", BigInteger, primary_key=True, autoincrement=False),
+    Column("destination_offset", BigInteger, primary_key=True, autoincrement=False),
+    Column("kind", Text, nullable=False),
+)
+
+parked = Table(
+    "parked",
+    metadata,
+    Column("parked_id", BigInteger, primary_key=True),
+    Column("assignment_id", BigInteger, ForeignKey("assignments.assignment_id", ondelete="CASCADE"), nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("source_offset", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("state", Text, nullable=False, server_default=text("'parked'")),
+    UniqueConstraint("assignment_id", "epoch", "source_offset", name="parked_place"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("event_id", BigInteger, primary_key=True),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("task", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("detail", JSONB, nullable=False),
+    Index("events_task", "task", "event_id"),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("holder", Text, primary_key=True),
+    Column("info", JSONB, nullable=False),
+    Column("seen_at", DateTime(timezone=True), nullable=False),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("lease_until", DateTime(timezone=True), nullable=False),
+)
