@@ -43,9 +43,9 @@ class MemorySender:
         outcome = await self._answer(exchange, timeout_seconds)
         await self._cluster.pace("append.answer", self._instance)
         if outcome is None:
-            return Unknown(f"{queue}: no answer from {self._broker_name}")
+            return Unknown(f"{queue}: no answer from {self._broker_name}", connection.identity)
         if connection.closed:
-            return Unknown(f"{queue}: the connection was reset before the answer came")
+            return Unknown(f"{queue}: the connection was reset before the answer came", connection.identity)
         if connection.exchanges.get(queue) is exchange:
             del connection.exchanges[queue]
         return outcome
@@ -63,14 +63,14 @@ class MemorySender:
             await asyncio.wait((exchange.answer,), timeout=timeout_seconds)
         return exchange.answer.result() if exchange.answer.done() and not exchange.answer.cancelled() else None
 
-    async def reset(self) -> None:
-        if self._connection is not None:
+    async def reset(self, identity: str) -> None:
+        if self._connection is not None and self._connection.identity == identity:
             self._cluster.disconnect(self._connection)
             self._connection = None
 
     async def close(self) -> None:
         self.closed = True
-        await self.reset()
+        await self.reset(self._identity)
 
     def _connected(self) -> Connection:
         if self.closed:

@@ -1,11 +1,13 @@
-"""The two questions that tell whether a server is ready, asked over a plain socket."""
+"""The few questions that tell whether a server is ready, asked over a plain socket."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import struct
 
+UPDATE_BROKER_CONFIG = 25
 GET_BROKER_RUNTIME_INFO = 28
 GET_BROKER_CLUSTER_INFO = 106
 SUCCESS = 0
@@ -13,14 +15,14 @@ CLIENT_VERSION = 401
 ANSWER_SECONDS_MAX = 3.0
 
 
-def ask(address: str, code: int) -> tuple[int, bytes]:
+def ask(address: str, code: int, body: bytes = b"") -> tuple[int, bytes]:
     """Answer code and body of a request without fields. Raises OSError where nobody answers in time."""
     header = json.dumps(
         {"code": code, "language": "PYTHON", "version": CLIENT_VERSION, "opaque": 1, "flag": 0, "extFields": {}}
     ).encode()
     host, _, port = address.rpartition(":")
     with socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS_MAX) as connection:
-        connection.sendall(struct.pack(">II", 4 + len(header), len(header)) + header)
+        connection.sendall(struct.pack(">II", 4 + len(header) + len(body), len(header)) + header + body)
         (length,) = struct.unpack(">I", _read(connection, 4))
         frame = _read(connection, length)
     header_length = struct.unpack(">I", frame[:4])[0] & 0xFFFFFF
@@ -45,13 +47,28 @@ def is_name_server_ready(address: str) -> bool:
         return False
 
 
-def is_broker_ready(address: str, broker_name: str, name_server: str) -> bool:
-    """True when the broker answers and the name server's route shows it at that address."""
+def is_listening(address: str) -> bool:
+    host, _, port = address.rpartition(":")
     try:
-        if ask(address, GET_BROKER_RUNTIME_INFO)[0] != SUCCESS:
-            return False
-        code, routes = ask(name_server, GET_BROKER_CLUSTER_INFO)
+        with socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS_MAX):
+            return True
     except OSError:
         return False
-    # The body is not strict JSON (number keys stand unquoted), so look for the two strings only.
-    return code == SUCCESS and f'"{broker_name}"'.encode() in routes and f'"{address}"'.encode() in routes
+
+
+def is_broker_ready(address: str, broker_name: str, name_server: str) -> bool:
+    """True when the name server's route shows the broker at that address, and it answers there."""
+    try:
+        code, routes = ask(name_server, GET_BROKER_CLUSTER_INFO)
+        # The body is not strict JSON (number keys stand unquoted), so look for the two strings only.
+        if code != SUCCESS or f'"{broker_name}"'.encode() not in routes or f'"{address}"'.encode() not in routes:
+            return False
+        return ask(address, GET_BROKER_RUNTIME_INFO)[0] == SUCCESS
+    except OSError:
+        return False
+
+
+def ask_to_register(address: str) -> None:
+    """Makes a broker register with its name servers now: setting its permission, here to what it is, does that."""
+    with contextlib.suppress(OSError):  # it may not answer yet; the caller asks again
+        ask(address, UPDATE_BROKER_CONFIG, b"brokerPermission=6\n")

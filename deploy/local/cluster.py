@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from deploy.local import launch
-from deploy.local.asking import is_broker_ready, is_name_server_ready
+from deploy.local.asking import ask_to_register, is_broker_ready, is_listening, is_name_server_ready
 from deploy.local.jars import DEFAULT_VERSION, fetch_jars
 from deploy.local.ports import BLOCK_SIZE, PortReservation
 from deploy.local.problems import LabProblem
@@ -22,6 +22,7 @@ from deploy.local.processes import Child
 
 READY_SECONDS_MAX = 120.0
 ASK_EVERY_SECONDS = 0.05
+REMIND_AFTER_SECONDS = 0.5
 # Inside a broker's block of ten: its port, the fast one two below it (always) and the replication one above it.
 BROKER_PORT, REPLICATION_PORT, NAME_SERVER_PORT = 2, 3, 8
 NAME_SERVER = "name-server"
@@ -41,6 +42,24 @@ class BrokerPlace:
         return f"127.0.0.1:{self.port}"
 
 
+class Reminder:
+    """A 5.x broker that has not yet connected when it wants to register skips that silently for ten seconds: remind it."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._remind_at: float | None = None
+
+    def broker_missing(self) -> None:
+        """Called while the broker is not in the route."""
+        now = time.monotonic()
+        if self._remind_at is None:
+            if is_listening(self._address):
+                self._remind_at = now + REMIND_AFTER_SECONDS
+        elif now >= self._remind_at:
+            ask_to_register(self._address)
+            self._remind_at = now + REMIND_AFTER_SECONDS
+
+
 class LocalCluster:
     """A name server and one or more broker masters of one RocketMQ version.
 
@@ -58,7 +77,7 @@ class LocalCluster:
         directory: Path | None = None,
         broker_properties: Mapping[str, object] | None = None,
         auto_create_topics: bool = False,
-        jvm_options: Sequence[str] = launch.FAST_START,
+        jvm_options: Sequence[str] = (),
     ) -> None:
         self.name = name
         self.version = version
@@ -153,7 +172,15 @@ class LocalCluster:
         }
         launch.write_home(broker.home, self.version, properties)
         child = self._launch(broker.name, launch.BROKER_MAIN, broker.home, launch.BROKER_MEMORY)
-        _wait_until(lambda: is_broker_ready(broker.address, broker.name, self.name_servers), child)
+        reminder = Reminder(broker.address)
+
+        def is_ready() -> bool:
+            if is_broker_ready(broker.address, broker.name, self.name_servers):
+                return True
+            reminder.broker_missing()
+            return False
+
+        _wait_until(is_ready, child)
 
     def stop_broker(self, index: int = 0) -> None:
         """Stops a broker in good order, which takes it 4 to 20 seconds."""

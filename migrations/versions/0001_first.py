@@ -82,6 +82,7 @@ TABLES = [
         holder text NOT NULL DEFAULT '',
         lease_until timestamptz,
         clean boolean NOT NULL DEFAULT true,
+        revoked boolean NOT NULL DEFAULT false,
         senders text[] NOT NULL DEFAULT '{}'::text[],
         CONSTRAINT assignments_source_queue UNIQUE (pair_id, source_topic, source_broker, source_queue))
         WITH (fillfactor = 70)""",

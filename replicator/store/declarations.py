@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from replicator.store.driver import Database
 from replicator.store.identifiers import make_flow_id
 from replicator.store.port import ClusterRow, Conflict, Flow, TaskRow
-from replicator.store.tables import clusters, flows, pairs, queue_maps, tasks
+from replicator.store.tables import assignments, clusters, flows, pairs, queue_maps, tasks
 
 
 class Declarations:
@@ -84,11 +84,15 @@ class Declarations:
             found = await connection.execute(update(tasks).where(tasks.c.name == name, ~tasks.c.deleted).values(deleted=True))
             if found.rowcount == 0:
                 return False
-            own = select(flows.c.flow_id).where(flows.c.task == name)
-            await connection.execute(
-                update(pairs).where(pairs.c.flow_id.in_(own)).values(flow_id=None, state="active", reason="", paused=False)
-            )
-            await connection.execute(update(flows).where(flows.c.task == name).values(deleted=True))
+            # Flows first: a claim that is under way holds its flow, so its pair is seen by the next statements.
+            own = update(flows).where(flows.c.task == name, ~flows.c.deleted).values(deleted=True).returning(flows.c.flow_id)
+            flow_ids = (await connection.execute(own)).scalars().all()
+            of_flows = pairs.c.flow_id.in_(flow_ids)
+            held = select(assignments.c.assignment_id).join(pairs, pairs.c.pair_id == assignments.c.pair_id).where(of_flows)
+            locked = held.where(assignments.c.lease_until.is_not(None)).order_by(assignments.c.assignment_id)
+            ids = (await connection.execute(locked.with_for_update(of=assignments))).scalars().all()
+            await connection.execute(update(assignments).where(assignments.c.assignment_id.in_(ids)).values(revoked=True))
+            await connection.execute(update(pairs).where(of_flows).values(flow_id=None, state="active", reason="", paused=False))
             return True
 
     async def purge_task(self, name: str) -> None:

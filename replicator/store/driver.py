@@ -25,6 +25,7 @@ CONNECTION_AGE_SECONDS_MAX = 1800
 _PASSING_CLASSES = ("08", "53", "57", "58")
 _PASSING_CODES = {"40001", "40P01", "55P03", "25006", "25P03", "28P01", "28000", "3D000"}
 _UNIQUE_VIOLATION = "23505"
+_FOREIGN_KEY_VIOLATION = "23503"
 _CLAIMS = {
     "clusters_pkey": "a cluster of this name was declared at the same moment",
     "clusters_cluster_id_key": "another cluster already carries this cluster id",
@@ -73,7 +74,7 @@ def wrapped_errors() -> Iterator[None]:
     try:
         yield
     except IntegrityError as error:
-        if _sqlstate(error) != _UNIQUE_VIOLATION:
+        if _sqlstate(error) not in (_UNIQUE_VIOLATION, _FOREIGN_KEY_VIOLATION):
             raise
         name = _constraint(error)
         raise Conflict(_CLAIMS.get(name, f"another change came first ({name})")) from error

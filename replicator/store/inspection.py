@@ -11,16 +11,10 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from replicator.core.task import STATES
 from replicator.store.driver import Database
+from replicator.store.limits import EVENTS_PER_TASK_MAX, FIGURES_SECONDS_MAX, PARKED_ROWS_MAX, SKIP_REASONS, WORKER_DAYS_MAX
 from replicator.store.port import Assignment, Event, Hole, Parked, Run
 from replicator.store.rows import ASSIGNMENTS, EFFECTIVE_STATE, assignment_of
 from replicator.store.tables import assignments, events, flows, holes, parked, runs, workers
-
-FIGURES_SECONDS_MAX = 15.0
-"""An older figure is shown as unknown."""
-EVENTS_PER_TASK_MAX = 10_000
-PARKED_ROWS_MAX = 10_000
-WORKER_DAYS_MAX = 1
-SKIP_REASONS = ("filtered", "loop", "refused", "expired", "history")
 
 _PRUNE_EVERY = 100
 

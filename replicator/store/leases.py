@@ -11,11 +11,10 @@ from dataclasses import replace
 from sqlalchemy import text
 
 from replicator.store.driver import Database
+from replicator.store.limits import COORDINATOR_LEASE
 from replicator.store.port import Assignment
 from replicator.store.rows import ASSIGNMENTS, read_assignments
 from replicator.store.tables import assignments
-
-COORDINATOR_LEASE = "coordinator"
 
 _SECONDS = "make_interval(secs => CAST(:lease_seconds AS double precision))"
 _EXPIRY_COUNTS = f"pg_postmaster_start_time() + {_SECONDS} <= clock_timestamp()"
@@ -29,7 +28,7 @@ _ACQUIRE = text(f"""
         ORDER BY a.assignment_id LIMIT :limit
         FOR NO KEY UPDATE OF a SKIP LOCKED)
     UPDATE assignments a
-    SET token = a.token + 1, holder = :holder, clean = false, lease_until = clock_timestamp() + {_SECONDS}
+    SET token = a.token + 1, holder = :holder, clean = false, revoked = false, lease_until = clock_timestamp() + {_SECONDS}
     FROM free WHERE free.assignment_id = a.assignment_id
     RETURNING a.assignment_id, free.holder, free.clean""")
 
@@ -48,7 +47,7 @@ _RELEASE = text("""
 _REVOKED = text("""
     SELECT a.assignment_id FROM assignments a JOIN pairs p ON p.pair_id = a.pair_id LEFT JOIN flows f ON f.flow_id = p.flow_id
     WHERE a.holder = :holder AND a.lease_until IS NOT NULL
-      AND (f.flow_id IS NULL OR f.paused OR p.paused OR p.state <> 'active')
+      AND (a.revoked OR f.flow_id IS NULL OR f.paused OR p.paused OR p.state <> 'active')
     ORDER BY a.assignment_id""")
 
 _HOLD = text(f"""

@@ -167,6 +167,7 @@ class Assignment:
     senders: tuple[str, ...] = ()
     """Sender identities the last holders may have used on the destination broker and that were not proven closed."""
     state: str = "starting"
+    """As shown to people: what the holder reported, unless it is blocked, paused or waits for a worker."""
     error: str = ""
     paused: bool = False
     lag_messages: int | None = None
@@ -238,7 +239,8 @@ class Store(Protocol):
         ...
 
     async def put_task(self, name: str, spec: dict[str, Any], flows: Sequence[tuple[str, str]]) -> str:
-        """created | changed | unchanged; makes the rows of its flows with fresh flow ids. A deleted task of the name is made anew."""
+        """created | changed | unchanged; makes the rows of its flows with fresh flow ids. A deleted task of the name is made anew.
+        Conflict when a cluster is not declared, or when the flows of an existing task would change."""
         ...
 
     async def tasks(self) -> Sequence[TaskRow]:
@@ -303,7 +305,9 @@ class Store(Protocol):
 
     # positions and the map
     async def save_progress(self, items: Sequence[Progress]) -> set[int]:
-        """Saves all in one transaction. Returns the ids that were NOT saved because their token is no longer the newest."""
+        """Saves all in one transaction. Returns the ids that were NOT saved because their token is no longer the newest, or was
+        released. Saving the same runs, holes, duplicates and parked records again (after a lost answer) changes nothing; a source
+        offset that has a run or hole keeps it until dropped. Each assignment at most once in ``items``."""
         ...
 
     async def runs(self, assignment_id: int, *, epoch: int | None = None, around_source: int | None = None,
@@ -318,7 +322,8 @@ class Store(Protocol):
     async def holes(self, assignment_id: int, *, around_source: int | None = None, limit: int = 1000) -> Sequence[Hole]: ...
 
     async def set_epoch(self, assignment_id: int, epoch: int, examined_through: int, reason: str) -> None:
-        """A person's way out of a history stop: new epoch, reading goes on at examined_through. Only while not leased."""
+        """A person's way out of a history stop: new epoch, reading goes on at examined_through. Only while not leased (Conflict),
+        and only to a later epoch (Conflict). Fences the last holder off and records an event."""
         ...
 
     # parked, events, workers
@@ -328,7 +333,9 @@ class Store(Protocol):
 
     async def record_event(self, task: str, kind: str, message: str, detail: dict[str, Any] | None = None) -> None: ...
 
-    async def events(self, task: str, limit: int = 200) -> Sequence[Event]: ...
+    async def events(self, task: str, limit: int = 200) -> Sequence[Event]:
+        """The newest ``limit``, in the order they happened."""
+        ...
 
     async def worker_seen(self, holder: str, info: dict[str, Any]) -> None: ...
 

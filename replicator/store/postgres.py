@@ -10,7 +10,6 @@ from replicator.store.declarations import Declarations
 from replicator.store.driver import Database
 from replicator.store.inspection import Inspection
 from replicator.store.leases import Leases
-from replicator.store.port import Store
 from replicator.store.progress import ProgressWrites
 from replicator.store.topics import Topics
 
@@ -45,7 +44,3 @@ class PostgresStore(Declarations, Topics, Leases, ProgressWrites, Inspection):
                 # A hosted server that keeps these functions to itself: its restores are not seen.
                 return own, 1
         return f"{own}-{row.system_identifier}", row.timeline_id
-
-
-def make_store(url: str) -> Store:
-    return PostgresStore(url)

@@ -8,11 +8,9 @@ from sqlalchemy import Row, Select, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from replicator.core.record import MessageQueue, RecordIdentity
+from replicator.store.limits import STICKY_STATES
 from replicator.store.port import Assignment, Checkpoint, TopicPair
 from replicator.store.tables import assignments, flows, pairs, progress
-
-STICKY_STATES = ("blocked", "stopped-history-change", "failed")
-"""What a holder reported and what stays true after it let go: only a person or a new holder's report changes it."""
 
 EFFECTIVE_STATE = f"""CASE
     WHEN progress.state IN ({", ".join(f"'{state}'" for state in STICKY_STATES)}) THEN progress.state

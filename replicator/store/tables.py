@@ -154,12 +154,14 @@ assignments = Table(
     _text("holder"),
     Column("lease_until", DateTime(timezone=True)),
     _flag("clean", default=True),
+    _flag("revoked"),
     Column("senders", ARRAY(Text), nullable=False, server_default=text("'{}'::text[]")),
     UniqueConstraint("pair_id", "source_topic", "source_broker", "source_queue", name="assignments_source_queue"),
     Index("assignments_held", "holder", postgresql_where=text("lease_until IS NOT NULL")),
     postgresql_with={"fillfactor": "70"},
 )
-"""``lease_until`` is null where nobody holds the lease; a past time is a holder who did not renew."""
+"""``lease_until`` is null where nobody holds the lease; a past time is a holder who did not renew.
+``revoked``: the task was deleted under the holder, who must let go even if the pair has a new flow by now."""
 
 progress = Table(
     "progress",

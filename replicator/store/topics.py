@@ -41,10 +41,8 @@ class Topics:
                 await connection.execute(update(pairs).where(pairs.c.pair_id == row.pair_id).values(**taken))
                 row = (await connection.execute(query)).one()
             if row.flow_id != flow_id:
-                raise Conflict(
-                    f"topic {source_topic} of {flow.source} is already copied to {destination_topic} of {flow.destination} by task {row.task}",
-                    hint="exclude it there or here",
-                )
+                copied = f"topic {source_topic} of {flow.source} is already copied to {destination_topic} of {flow.destination}"
+                raise Conflict(f"{copied} by task {row.task}", hint="exclude it there or here")
             return pair_of(row)
 
     async def set_pair_state(self, pair_id: int, state: str, reason: str) -> None:
@@ -96,8 +94,8 @@ class Topics:
             for row in rows
         ]
         async with self._database.begin() as connection:
-            exists = (await connection.execute(select(pairs.c.pair_id).where(pairs.c.pair_id == pair_id).with_for_update(read=True))).scalar()
-            if exists is None:
+            pair = select(pairs.c.pair_id).where(pairs.c.pair_id == pair_id).with_for_update(read=True)
+            if (await connection.execute(pair)).scalar() is None:
                 raise Conflict(f"topic pair {pair_id} does not exist any more")
             statement = upsert(assignments).values(values).on_conflict_do_nothing(constraint="assignments_source_queue")
             added = (await connection.execute(statement.returning(assignments.c.assignment_id))).scalars().all()

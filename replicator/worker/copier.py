@@ -32,6 +32,7 @@ from replicator.worker.limits import (
     LATE_ANSWER_SECONDS,
     LATENCY_SAMPLES_MAX,
     PARKED_IN_ROW_MAX,
+    REPLAY_COPIES_MAX,
 )
 from replicator.worker.recovery import CopyFinder, last_true_run, verify_source
 
@@ -77,9 +78,11 @@ class Copier:
     def stopping(self) -> bool:
         return self._stopping
 
-    @property
-    def sender_identity(self) -> str:
-        return self._sender.identity
+    async def abandon(self) -> tuple[str, ...]:
+        """Ends in doubt: resets the connection that may carry an append of ours. Returns the senders a next holder has to outlive."""
+        identity = self._sender.identity
+        await self._sender.reset(identity)
+        return tuple(filter(None, (identity, *self.journal.senders)))
 
     def stop(self) -> None:
         """Asks for a clean end: an append under way is waited for, everything else is given up at once."""
@@ -188,7 +191,7 @@ class Copier:
         await self._load_beyond()
         for copy in found:
             self._note_found(copy.source_offset, copy.destination_offset)
-        if found and not journal.has_checkpoint:
+        if len(found) > REPLAY_COPIES_MAX and not journal.has_checkpoint:
             journal.start_after(journal.checkpoint.confirmed_source_offset + 1)
         journal.restart()
         journal.scanned(end)

@@ -51,3 +51,7 @@ STOP_SECONDS_MAX = 6.0
 LATENCY_SAMPLES_MAX = 512
 VERIFY_RUNS_PAGE = 200
 """Runs read at a time while walking back to the last copy that is still there."""
+
+REPLAY_COPIES_MAX = 200_000
+"""Without a checkpoint, up to this many found copies are matched by reading the source again, which also tells why each other
+offset has none; beyond it, reading goes on behind the last one found."""

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Collection
 
 from replicator.core.connector import Connector, ListsSenders, SendPermit
-from replicator.core.errors import NotConnected, Refused, Throttled
+from replicator.core.errors import Fenced, NotConnected, Refused, Throttled
 from replicator.worker.clock import boot_seconds
 from replicator.worker.limits import (
     BACKOFF_FIRST_SECONDS,
@@ -45,7 +45,11 @@ class BrokerSettler:
             began_at = boot_seconds()
             await self._wait_until_gone(senders)
             await asyncio.sleep(SETTLE_SECONDS)
-            await self._connector.write_barrier(self._broker_name, permit, BARRIER_TIMEOUT_SECONDS)
+            try:
+                await self._connector.write_barrier(self._broker_name, permit, BARRIER_TIMEOUT_SECONDS)
+            except Fenced as error:
+                # The right aged while we waited; it is renewed or lost by its own loop, and doubt is settled anew.
+                raise NotConnected(f"cluster {self._connector.cluster}, broker {self._broker_name}: {error.message}") from error
             self.rounds_total += 1
             for sender in senders:
                 self._settled[sender] = began_at

@@ -124,7 +124,12 @@ class Worker:
     def _begin(self, work: Any) -> None:
         task = asyncio.create_task(work)
         self._starting.add(task)
-        task.add_done_callback(self._starting.discard)
+        task.add_done_callback(self._begun)
+
+    def _begun(self, task: asyncio.Task[None]) -> None:
+        self._starting.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("leases", error=repr(error))
 
     async def _refresh_declarations(self) -> None:
         self._cluster_rows = {row.name: row for row in await self._store.clusters()}
@@ -150,12 +155,17 @@ class Worker:
         if not assignment.clean:
             former = () if assignment.holder in ("", self.instance) else (assignment.holder,)
             assignment = replace(assignment, senders=tuple({*assignment.senders, *former, *unclean}))
-        try:
-            flow = await self._flow(assignment)
-        except ReplicatorError as error:
-            log.warning("cannot start", assignment=f"{assignment.source}: {assignment.source_queue}", error=str(error))
-            await self._report_unopened(assignment, error)
-            return
+        while True:
+            try:
+                flow = await self._flow(assignment)
+                break
+            except ReplicatorError as error:
+                log.warning("cannot start", assignment=f"{assignment.source}: {assignment.source_queue}", error=str(error))
+                try:
+                    await self._report_unopened(assignment, error)
+                    return
+                except StoreUnavailable:
+                    await asyncio.sleep(LEASE_RENEW_SECONDS)
         copier = Copier(assignment, flow, self._store, self._save_one)
         task = asyncio.create_task(self._run_copier(copier), name=str(copier))
         self._running[assignment_id] = Running(copier, task, copied_at_save=copier.journal.checkpoint.copied_total)
@@ -184,11 +194,9 @@ class Worker:
                     copier.state, copier.error = "failed", f"{type(error).__name__}: {error}"
                     copier.journal.dirty = True
                     await asyncio.sleep(FAILED_RETRY_SECONDS)
-        except asyncio.CancelledError:
-            if not copier.clean:
-                self._unclean_senders[assignment_id] = tuple(filter(None, (copier.sender_identity, *copier.journal.senders)))
-            raise
         finally:
+            if not copier.clean:
+                self._unclean_senders[assignment_id] = await copier.abandon()
             await copier.flow.fence.give_up(copier.assignment.source_queue)
 
     async def _let_go(self, assignment_id: int) -> None:
@@ -226,8 +234,9 @@ class Worker:
             await self._save(due)
 
     async def _settle_ended(self, assignment_id: int, running: Running) -> None:
-        """A copier that ended by itself lost its lease: nothing of it may be saved any more."""
+        """A copier that ended by itself was fenced: nothing of it may be saved any more, and the lease, if it is still ours, goes back."""
         del self._running[assignment_id]
+        await self._store.release(assignment_id, running.copier.journal.token, clean=running.copier.clean)
         if not running.task.cancelled() and running.task.exception() is not None:
             log.error("copier ended", assignment=str(running.copier), error=repr(running.task.exception()))
 

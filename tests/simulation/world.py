@@ -99,10 +99,10 @@ class World:
             self.produced.setdefault((name, queue), []).append(body)
 
     async def until_caught_up(self) -> None:
-        """Waits until every born record has a copy, or says which queue is stuck and why."""
+        """Waits until every source queue is examined and saved to its end, or says which is stuck and why."""
         deadline = self.loop.time() + QUIET_SECONDS_MAX
         while True:
-            missing = [place for place in self.produced if not await self._is_caught_up(*place)]
+            missing = [str(a.source_queue) for a in await self.store.assignments() if not self._is_caught_up(a)]
             if not missing:
                 return
             if self.loop.time() > deadline:
@@ -110,10 +110,10 @@ class World:
                 raise AssertionError(f"seed {self.seed}: not caught up: {missing}; {states}")
             await asyncio.sleep(1.0)
 
-    async def _is_caught_up(self, name: str, queue: MessageQueue) -> bool:
-        other = next(n for n in self.task.clusters if n != name)
-        bodies = {record.body for record in self.clusters[other].records(queue)}
-        return all(body in bodies for body in self.produced[(name, queue)])
+    def _is_caught_up(self, assignment: Assignment) -> bool:
+        """As the store knows it: a position saved at the end of the source queue."""
+        end = self.clusters[assignment.source].log(assignment.source_queue).readable_end
+        return assignment.checkpoint is not None and assignment.checkpoint.examined_through == end
 
     async def check(self) -> None:
         """Nothing lost, nothing twice, order kept, and the map exact both ways."""
@@ -146,7 +146,7 @@ class World:
             offsets = set(range(hole.source_start, hole.source_start + hole.length))
             assert not offsets & covered, f"seed {self.seed}: a hole over copies or holes: {hole}"
             covered |= offsets
-        end = self.clusters[assignment.source].log(assignment.source_queue).max_offset
+        end = self.clusters[assignment.source].log(assignment.source_queue).readable_end
         assert covered == set(range(end)), f"seed {self.seed}: {assignment.source_queue}: offsets without copy or reason"
 
 

@@ -205,7 +205,7 @@ def _decode_json(header: bytes) -> RemotingCommand:
         flag=_integer(value, "flag"),
         language=language,
         version=_integer(value, "version"),
-        remark=remark,
+        remark=remark or None,
     )
 
 

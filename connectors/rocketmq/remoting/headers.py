@@ -295,7 +295,7 @@ def all_topic_configs() -> RemotingCommand:
 
 
 def topic_config(topic: str) -> RemotingCommand:
-    """5.x only; earlier brokers answer 3."""
+    """5.x only. 4.9 answers 3, and 4.4.0 does not answer at all, as to any request it does not know."""
     return _request(RequestCode.GET_TOPIC_CONFIG, topic=topic)
 
 
@@ -347,6 +347,7 @@ def broker_runtime_info() -> RemotingCommand:
 
 
 def query_consume_queue(topic: str, queue_id: int, index: int, count: int) -> RemotingCommand:
+    """Of no use on 4.4.0, whose answer is always empty."""
     return _request(RequestCode.QUERY_CONSUME_QUEUE, topic=topic, queueId=queue_id, index=index, count=count)
 
 

@@ -44,7 +44,8 @@ MAGIC_V2 = 0xDAA320AB
 PROPERTIES_BYTES_MAX = 32767
 TOPIC_BYTES_MAX_V1 = 127
 VIEW_BODY_BYTES_MIN = 4096
-"""Bodies from this size on are views of the received frame; smaller ones are copied, so that the frame can go."""
+"""When the first record is as large as this, bodies of this size and more are views of the received frame; all others are
+copied, so that the frame can go."""
 
 _STORED = struct.Struct(">IIiiiqqiq8xq8xiqI")
 _STORED_HEAD = struct.Struct(">IIiiiqqiq")  # up to the born timestamp
@@ -90,55 +91,51 @@ def walk(buffer: bytes | bytearray | memoryview) -> MessageColumns:
 
     An inner batch (a 5.x batch queue) is expanded: its messages get consecutive queue offsets and their own CRCs.
     """
-    # One copy of the whole makes all small slices plain bytes; with large bodies the views are worth more.
-    if not isinstance(buffer, bytes) and not _has_large_records(buffer):
-        buffer = bytes(buffer)
-    if isinstance(buffer, bytes):
+    if len(buffer) < 4:
+        if len(buffer):
+            raise ProtocolError("a stored message is cut")
+        return MessageColumns()
+    if int.from_bytes(buffer[:4], "big") < VIEW_BODY_BYTES_MIN:
+        # One copy of the whole makes all slices plain bytes; with large bodies the views are worth more.
         try:
-            return _walk_small(buffer)
-        except (struct.error, IndexError):  # cut, or unlike its neighbours: the careful walk below finds out which
-            buffer = memoryview(buffer)
+            columns = _walk_alike(buffer if isinstance(buffer, bytes) else bytes(buffer))
+        except (struct.error, IndexError):  # cut, or unlike its neighbours: the careful walk finds out which
+            columns = None
+        if columns is not None:
+            return columns
     try:
         return _walk_mixed(memoryview(buffer))
     except struct.error as error:
         raise ProtocolError(f"stored message is cut: {error}") from error
 
 
-def _has_large_records(buffer: bytearray | memoryview) -> bool:
-    return len(buffer) >= 4 and int.from_bytes(buffer[:4], "big") >= VIEW_BODY_BYTES_MIN
-
-
-def _walk_small(buffer: bytes) -> MessageColumns:
+def _walk_alike(buffer: bytes) -> MessageColumns | None:
+    """All records at once, if they are V1 with v4 hosts and of one topic, as nearly all are; else None."""
+    unpack = _STORED.unpack_from
+    topic_start = 89 + unpack(buffer, 0)[12]
+    topic = buffer[topic_start : topic_start + buffer[topic_start - 1]]
+    gap = len(topic) + 3  # from a body's end to the properties: two lengths and the topic
     rows: list[_Row] = []
     bodies: list[bytes | memoryview] = []
     properties: list[bytes] = []
     add_row, add_body, add_properties = rows.append, bodies.append, properties.append
-    unpack, magic_v1, slow, large = _STORED.unpack_from, MAGIC_V1, _SLOW, VIEW_BODY_BYTES_MIN
-    view = memoryview(buffer)
     position, end = 0, len(buffer)
-    topic = _topic_at(view, 0) if end else b""
-    # All messages of a queue share the topic, so the properties start at a fixed distance from the body's end.
-    gap = len(topic) + 3
     while position < end:
         row = unpack(buffer, position)
-        total, magic, _, _, _, _, _, sys_flag, _, _, _, _, body_bytes = row
-        if magic != magic_v1 or sys_flag & slow or body_bytes >= large:
-            position = _walk_one(view, position, rows, bodies, properties)
-            continue
         body_start = position + 88
-        body_end = body_start + body_bytes
+        body_end = body_start + row[12]
         properties_start = body_end + gap
-        record_end = position + total
-        if properties_start + (buffer[properties_start - 2] << 8 | buffer[properties_start - 1]) != record_end:
-            position = _walk_one(view, position, rows, bodies, properties)
-            continue
-        position = record_end
+        position += row[0]
+        if properties_start + (buffer[properties_start - 2] << 8 | buffer[properties_start - 1]) != position:
+            return None
         add_row(row)
         add_body(buffer[body_start:body_end])
-        add_properties(buffer[properties_start:record_end])
-    if position != end:
-        raise ProtocolError("the last stored message is cut")
-    return _columns(rows, bodies, properties, topic)
+        add_properties(buffer[properties_start:position])
+    columns = tuple(zip(*rows, strict=True))
+    magics, sys_flags = columns[1], columns[7]
+    if position != end or magics.count(MAGIC_V1) != len(rows) or any(sys_flag & _SLOW for sys_flag in set(sys_flags)):
+        return None
+    return _message_columns(columns, bodies, properties, topic)
 
 
 def _walk_mixed(view: memoryview) -> MessageColumns:
@@ -148,7 +145,9 @@ def _walk_mixed(view: memoryview) -> MessageColumns:
     position, end = 0, len(view)
     while position < end:
         position = _walk_one(view, position, rows, bodies, properties)
-    return _columns(rows, bodies, properties, _topic_at(view, 0) if rows else b"")
+    if not rows:
+        return MessageColumns()
+    return _message_columns(tuple(zip(*rows, strict=True)), bodies, properties, _topic_at(view, 0))
 
 
 def _walk_one(
@@ -206,14 +205,10 @@ def _expand(
         properties.append(inner_properties)
 
 
-def _columns(
-    rows: list[_Row], bodies: list[bytes | memoryview], properties: list[bytes], topic: bytes
+def _message_columns(
+    columns: tuple[tuple[int, ...], ...], bodies: list[bytes | memoryview], properties: list[bytes], topic: bytes
 ) -> MessageColumns:
-    if not rows:
-        return MessageColumns()
-    _, _, crcs, queue_ids, flags, offsets, log_offsets, sys_flags, born, store, reconsume, prepared, _ = zip(
-        *rows, strict=True
-    )
+    _, _, crcs, queue_ids, flags, offsets, log_offsets, sys_flags, born, store, reconsume, prepared, _ = columns
     return MessageColumns(
         queue_offsets=offsets,
         bodies=bodies,

@@ -2,34 +2,67 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 
-from tests.conformance.connectors.under_test import ConnectorUnderTest, MemoryUnderTest
+from deploy.local import LocalCluster, start_clusters
+from tests.conformance.connectors.subject import ConnectorUnderTest, MemoryUnderTest
 
-KINDS = {"memory": MemoryUnderTest}
-EXPIRING_KINDS = ("memory",)
+HAS_ROCKETMQ = hasattr(importlib.import_module("connectors.rocketmq"), "factory")
+FAKE_KINDS = ["memory", "fake"] if HAS_ROCKETMQ else ["memory"]
+KINDS = [*FAKE_KINDS, pytest.param("rocketmq", marks=pytest.mark.rocketmq)] if HAS_ROCKETMQ else FAKE_KINDS
 
 
-async def _started(kind: str):
-    under_test: ConnectorUnderTest = KINDS[kind]()
-    await under_test.start()
+@pytest.fixture(scope="session")
+def real_name_server():
+    """Of one RocketMQ cluster for the whole session."""
+    cluster = LocalCluster("conformance")
+    start_clusters(cluster)
     try:
+        yield cluster.name_servers
+    finally:
+        cluster.stop()
+
+
+def make(kind: str, request: pytest.FixtureRequest) -> ConnectorUnderTest:
+    if kind == "memory":
+        return MemoryUnderTest()
+    # Only here, so that the suite runs over memory in a tree without RocketMQ's connector.
+    from tests.conformance.connectors.rocketmq_subject import FakeUnderTest, RocketMQUnderTest
+
+    return FakeUnderTest() if kind == "fake" else RocketMQUnderTest(request.getfixturevalue("real_name_server"))
+
+
+async def started(under_test: ConnectorUnderTest):
+    try:
+        await under_test.start()
         yield under_test
     finally:
         await under_test.stop()
 
 
-@pytest.fixture(params=list(KINDS))
-async def cluster(request):
+@pytest.fixture(params=KINDS)
+def made(request):
+    return make(request.param, request)
+
+
+@pytest.fixture(params=FAKE_KINDS)
+def made_expiring(request):
+    return make(request.param, request)
+
+
+@pytest.fixture
+async def cluster(made):
     """The cluster under test, of each kind."""
-    async for under_test in _started(request.param):
+    async for under_test in started(made):
         yield under_test
 
 
-@pytest.fixture(params=EXPIRING_KINDS)
-async def expiring(request):
+@pytest.fixture
+async def expiring(made_expiring):
     """As ``cluster``, for kinds whose retention a test can trigger."""
-    async for under_test in _started(request.param):
+    async for under_test in started(made_expiring):
         yield under_test
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from replicator.core.connector import FencesSource
 from replicator.core.record import MessageQueue, QueueSpread, TopicDescription
-from tests.conformance.connectors.under_test import append, append_batch, read_records
+from tests.conformance.connectors.subject import append, append_batch, read_records
 
 pytestmark = pytest.mark.timeout(90)
 

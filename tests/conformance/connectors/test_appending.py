@@ -11,7 +11,7 @@ import pytest
 from replicator.core.connector import ListsSenders, NotStored
 from replicator.core.errors import Fenced, NotConnected
 from replicator.core.record import MessageQueue, iterate_properties, pack_properties
-from tests.conformance.connectors.under_test import ANSWER_SECONDS, Permit, append, append_batch, read_records
+from tests.conformance.connectors.subject import ANSWER_SECONDS, Permit, append, append_batch, read_records
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -172,11 +172,11 @@ async def test_a_queue_that_does_not_exist_refuses(cluster, connector):
 async def test_reset_and_close_are_idempotent(cluster, connector):
     (queue,) = await cluster.topic()
     sender = connector.sender(queue.broker_name)
-    await sender.reset()
-    await sender.reset()
+    await sender.reset(sender.identity)
+    await sender.reset(sender.identity)
     await append(connector, queue, append_batch([b"one"]))
-    await sender.reset()
-    await sender.reset()
+    await sender.reset(sender.identity)
+    await sender.reset(sender.identity)
     assert await append(connector, queue, append_batch([b"two"])) == 1
     await sender.close()
     await sender.close()
@@ -212,7 +212,7 @@ async def test_the_broker_lists_living_senders_only(cluster, connector):
         assert listed is None
         return
     assert before in listed
-    await sender.reset()
+    await sender.reset(sender.identity)
     deadline = time.monotonic() + 20
     while before in await watcher.sender_identities(queue.broker_name):
         assert time.monotonic() < deadline

@@ -10,7 +10,7 @@ import pytest
 
 from replicator.core.errors import HistoryChanged
 from replicator.core.record import RecordBatch
-from tests.conformance.connectors.under_test import read_records
+from tests.conformance.connectors.subject import read_records
 
 pytestmark = pytest.mark.timeout(90)
 

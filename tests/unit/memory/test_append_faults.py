@@ -69,7 +69,7 @@ async def test_a_held_append_is_stored_when_released(cluster, connector):
 async def test_a_reset_takes_held_bytes_back_unless_a_middlebox_has_them(cluster, connector, delivered_after_reset):
     held = cluster.hold_next_append(delivered_after_reset=delivered_after_reset)
     assert isinstance(await send(connector, b"held"), Unknown)
-    await connector.sender("broker-a").reset()
+    await connector.sender("broker-a").reset(connector.sender("broker-a").identity)
     assert await send(connector, b"next") == Stored(0)
     assert held.release() == (Stored(1) if delivered_after_reset else None)
     assert held.dropped is not delivered_after_reset
@@ -112,7 +112,7 @@ async def test_a_reset_ends_a_waiting_append_as_unknown(cluster, connector):
     sending = asyncio.create_task(send(connector, b"x", timeout_seconds=20))
     await asyncio.wait({sending}, timeout=0.02)
     assert held.taken
-    await connector.sender("broker-a").reset()
+    await connector.sender("broker-a").reset(connector.sender("broker-a").identity)
     assert isinstance(await asyncio.wait_for(sending, 2), Unknown)
     assert held.release() is None
 

@@ -175,7 +175,7 @@ async def test_a_silent_cut_leaves_an_open_connection_in_doubt(cluster, connecto
     assert await send(connector, b"x") == Stored(0)
     cluster.cut("broker-a", mode="silent")
     assert isinstance(await send(connector, b"y", timeout_seconds=0.1), Unknown)
-    await connector.sender("broker-a").reset()
+    await connector.sender("broker-a").reset(connector.sender("broker-a").identity)
     assert (await send(connector, b"y")).scope == "unreachable"
     assert stored(cluster) == [b"x"]
 
@@ -241,7 +241,7 @@ async def test_senders_that_linger_or_cannot_be_listed(cluster, connect):
     sender = connector.sender("broker-a")
     identity = sender.identity
     cluster.senders_linger = True
-    await sender.reset()
+    await sender.reset(sender.identity)
     assert await connector.sender_identities("broker-a") == {identity}
     cluster.forget_reset_senders()
     assert await connector.sender_identities("broker-a") == set()

@@ -1,0 +1,188 @@
+"""One connection for everything but sends: requests pipelined by opaque, answers in any order, every wait with a limit."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import socket
+from dataclasses import dataclass
+
+from connectors.rocketmq.client.credentials import Credentials, Security
+from connectors.rocketmq.client.errors import Unreachable
+from connectors.rocketmq.remoting.codes import ResponseCode, request_name
+from connectors.rocketmq.remoting.command import FLAG_RESPONSE, RemotingCommand, decode_frame, encode_frame
+from connectors.rocketmq.remoting.errors import ProtocolError
+from connectors.rocketmq.remoting.framing import FrameReader
+
+CONNECT_TIMEOUT_SECONDS = 5.0
+REQUEST_TIMEOUT_SECONDS = 10.0
+SWEEP_INTERVAL_SECONDS = 0.5
+"""Overdue requests are looked for this often: one timer a connection instead of one a request."""
+IN_FLIGHT_MAX = 4096
+"""More unanswered requests than this on one connection mean that the peer no longer reads."""
+
+Answer = asyncio.Future[RemotingCommand]
+_opaques = itertools.count(1)
+
+
+def next_opaque() -> int:
+    """Unique in this process; wraps within 31 bits."""
+    return next(_opaques) & 0x7FFFFFFF
+
+
+@dataclass(slots=True)
+class _Pending:
+    answer: Answer
+    deadline: float
+    what: str
+
+
+class Connection(asyncio.BufferedProtocol):
+    """``open`` it, then ``ask`` or ``submit``. A closed connection stays closed: the pool makes a new one."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.credentials: Credentials | None = None
+        self._loop = asyncio.get_running_loop()
+        self._reader = FrameReader()
+        self._pending: dict[int, _Pending] = {}
+        self._transport: asyncio.Transport | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._lost = ""
+
+    @classmethod
+    async def open(cls, address: str, security: Security) -> Connection:
+        """Raises ``Unreachable``."""
+        connection = cls(address)
+        host, _, port = address.rpartition(":")
+        try:
+            context = security.tls()
+            connection.credentials = security.credentials()
+            name = (security.server_name or host) if context is not None else None
+            await asyncio.wait_for(
+                connection._loop.create_connection(lambda: connection, host.strip("[]"), int(port), ssl=context, server_hostname=name),
+                CONNECT_TIMEOUT_SECONDS,
+            )
+        except (OSError, ValueError, TimeoutError) as error:
+            raise Unreachable(address, f"cannot connect: {error or 'no answer in time'}") from error
+        return connection
+
+    @property
+    def is_open(self) -> bool:
+        return not self._lost and self._transport is not None and not self._transport.is_closing()
+
+    # asyncio.BufferedProtocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        raw = transport.get_extra_info("socket")
+        if raw is not None:
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._sweeper = self._loop.call_later(SWEEP_INTERVAL_SECONDS, self._sweep)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._reader.get_buffer(sizehint)
+
+    def buffer_updated(self, nbytes: int) -> None:
+        try:
+            self._reader.buffer_updated(nbytes)
+            while (frame := self._reader.next_frame()) is not None:
+                self._take(decode_frame(frame))
+        except ProtocolError as error:
+            self._end(f"not RocketMQ's protocol: {error}")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end(f"connection lost{f': {exc}' if exc else ''}")
+
+    # Requests
+
+    async def ask(self, command: RemotingCommand, timeout_seconds: float = REQUEST_TIMEOUT_SECONDS) -> RemotingCommand:
+        """The answer, whatever its code. Raises ``Unreachable``."""
+        command.opaque = next_opaque()
+        if self.credentials is not None:
+            self.credentials.sign(command)
+        answer = self.submit(encode_frame(command), command.opaque, timeout_seconds, request_name(command.code))
+        try:
+            return await answer
+        finally:
+            self._pending.pop(command.opaque, None)
+
+    def submit(self, frame: bytes, opaque: int, timeout_seconds: float, what: str) -> Answer:
+        """Writes a frame; the future gets the answer, or ``Unreachable``. Give up with ``forget``."""
+        answer: Answer = self._loop.create_future()
+        if self._lost or self._transport is None:
+            answer.set_exception(Unreachable(self.address, self._lost or "not connected"))
+        elif len(self._pending) >= IN_FLIGHT_MAX:
+            answer.set_exception(Unreachable(self.address, f"{IN_FLIGHT_MAX} requests are unanswered"))
+        else:
+            self._pending[opaque] = _Pending(answer, self._loop.time() + timeout_seconds, what)
+            self._transport.write(frame)
+        return answer
+
+    def forget(self, opaque: int) -> None:
+        pending = self._pending.pop(opaque, None)
+        if pending is not None:
+            pending.answer.cancel()
+
+    def close(self) -> None:
+        self._end("closed")
+
+    def _take(self, command: RemotingCommand) -> None:
+        if command.flag & FLAG_RESPONSE:
+            pending = self._pending.pop(command.opaque, None)
+            if pending is not None and not pending.answer.done():
+                pending.answer.set_result(command)
+        elif not command.is_oneway and self._transport is not None:
+            # Brokers reach only clients that sent a heartbeat; whatever they ask of us all the same, we do not speak.
+            refusal = RemotingCommand(int(ResponseCode.REQUEST_CODE_NOT_SUPPORTED), {}, opaque=command.opaque, flag=FLAG_RESPONSE)
+            self._transport.write(encode_frame(refusal))
+
+    def _sweep(self) -> None:
+        now = self._loop.time()
+        for opaque, pending in list(self._pending.items()):
+            if pending.deadline < now:
+                del self._pending[opaque]
+                if not pending.answer.done():
+                    pending.answer.set_exception(Unreachable(self.address, f"{pending.what}: no answer in time"))
+        if not self._lost:
+            self._sweeper = self._loop.call_later(SWEEP_INTERVAL_SECONDS, self._sweep)
+
+    def _end(self, why: str) -> None:
+        if self._lost:
+            return
+        self._lost = why
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+        pending, self._pending = self._pending, {}
+        for entry in pending.values():
+            if not entry.answer.done():
+                entry.answer.set_exception(Unreachable(self.address, why))
+                entry.answer.exception()  # Marks it as seen: a reader that was closed meanwhile never asks.
+
+
+class ConnectionPool:
+    """One open connection an address; those who ask together share the attempt."""
+
+    def __init__(self, security: Security) -> None:
+        self._security = security
+        self._connections: dict[str, Connection] = {}
+        self._opening: dict[str, asyncio.Lock] = {}
+
+    async def get(self, address: str) -> Connection:
+        """Raises ``Unreachable``."""
+        connection = self._connections.get(address)
+        if connection is not None and connection.is_open:
+            return connection
+        async with self._opening.setdefault(address, asyncio.Lock()):
+            connection = self._connections.get(address)
+            if connection is None or not connection.is_open:
+                connection = self._connections[address] = await Connection.open(address, self._security)
+            return connection
+
+    def close(self) -> None:
+        for connection in self._connections.values():
+            connection.close()
+        self._connections.clear()

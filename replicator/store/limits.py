@@ -1,0 +1,15 @@
+"""Limits and names both stores share."""
+
+from __future__ import annotations
+
+FIGURES_SECONDS_MAX = 15.0
+"""An older figure is shown as unknown."""
+EVENTS_PER_TASK_MAX = 10_000
+PARKED_ROWS_MAX = 10_000
+"""Of one listing."""
+WORKER_DAYS_MAX = 1
+"""A worker not seen for longer is forgotten."""
+COORDINATOR_LEASE = "coordinator"
+SKIP_REASONS = ("filtered", "loop", "refused", "expired", "history")
+STICKY_STATES = ("blocked", "stopped-history-change", "failed")
+"""What a holder reported and what stays true after it let go: only a person or a new holder's report changes it."""

@@ -1,0 +1,506 @@
+"""The store in memory, with Postgres' semantics: for the simulator and for tests. Passes the same conformance suite.
+
+Every method runs without awaiting in between, so each is a transaction of its own. Values given and returned are copies.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from replicator.core.errors import Missing
+from replicator.core.record import MessageQueue
+from replicator.store.identifiers import make_flow_id
+from replicator.store.limits import COORDINATOR_LEASE, EVENTS_PER_TASK_MAX
+from replicator.store.memory_figures import effective_state, flow_figures
+from replicator.store.memory_map import OffsetTable
+from replicator.store.port import (
+    Assignment,
+    Checkpoint,
+    ClusterRow,
+    Conflict,
+    Duplicate,
+    Event,
+    Flow,
+    Hole,
+    NewAssignment,
+    Parked,
+    Progress,
+    Run,
+    StoreUnavailable,
+    TaskRow,
+    TopicPair,
+)
+
+TopicKey = tuple[str, str]
+
+
+@dataclass(slots=True)
+class _Pair:
+    row: TopicPair
+    last_task: str
+
+
+@dataclass(slots=True)
+class StoredAssignment:
+    row: Assignment
+    lease_until: float | None = None
+    revoked: bool = False
+    rate_per_second: float | None = None
+    latency_ms: tuple[float, float] | None = None
+    observed: float | None = None
+
+
+@dataclass(slots=True)
+class _Parked:
+    assignment_id: int
+    epoch: int
+    row: Parked
+
+
+@dataclass(slots=True)
+class _Tables:
+    identity: str = field(default_factory=lambda: uuid.uuid4().hex)
+    clusters: dict[str, ClusterRow] = field(default_factory=dict)
+    tasks: dict[str, TaskRow] = field(default_factory=dict)
+    flows: dict[str, Flow] = field(default_factory=dict)
+    flow_ids: set[str] = field(default_factory=set)
+    pairs: dict[int, _Pair] = field(default_factory=dict)
+    maps: dict[tuple[TopicKey, TopicKey], dict[str, list[MessageQueue]]] = field(default_factory=dict)
+    assignments: dict[int, StoredAssignment] = field(default_factory=dict)
+    offsets: dict[int, OffsetTable] = field(default_factory=lambda: defaultdict(OffsetTable))
+    duplicates: dict[int, set[Duplicate]] = field(default_factory=lambda: defaultdict(set))
+    parked: dict[int, _Parked] = field(default_factory=dict)
+    events: dict[str, list[Event]] = field(default_factory=lambda: defaultdict(list))
+    workers: dict[str, tuple[dict[str, Any], float]] = field(default_factory=dict)
+    leases: dict[str, tuple[str, float]] = field(default_factory=dict)
+    last_id: int = 0
+
+
+class MemoryStore:
+    """``clock``: seconds since 1970, injectable. ``available = False`` is an outage: every method raises ``StoreUnavailable``;
+    setting it back is a restart of the database, after which expired leases count only one lease time later."""
+
+    def __init__(self, clock: Callable[[], float] = time.time, *, make_flow_id: Callable[[], str] = make_flow_id) -> None:
+        self._clock = clock
+        self._make_flow_id = make_flow_id
+        self._tables = _Tables()
+        self._available = True
+        self._up_since = clock()
+
+    @property
+    def available(self) -> bool:
+        return self._available
+
+    @available.setter
+    def available(self, value: bool) -> None:
+        if value and not self._available:
+            self._up_since = self._clock()
+        self._available = value
+
+    def _read(self) -> _Tables:
+        if not self._available:
+            raise StoreUnavailable("the database cannot be reached: simulated outage")
+        return self._tables
+
+    def _new_id(self) -> int:
+        self._tables.last_id += 1
+        return self._tables.last_id
+
+    def _at(self, seconds: float) -> datetime:
+        return datetime.fromtimestamp(seconds, UTC)
+
+    async def open(self) -> None:
+        self._read()
+
+    async def close(self) -> None:
+        """Nothing to give back; the content stays, as that of a database does."""
+
+    async def identity(self) -> tuple[str, int]:
+        return self._read().identity, 1
+
+    async def put_cluster(self, row: ClusterRow) -> str:
+        clusters = self._read().clusters
+        if row.cluster_id is not None:
+            for other in clusters.values():
+                if other.cluster_id == row.cluster_id and other.name != row.name:
+                    raise Conflict(f"cluster id {row.cluster_id} is already known as {other.name}, so {row.name} is the same cluster")
+        stored = clusters.get(row.name)
+        if stored is None:
+            clusters[row.name] = deepcopy(row)
+            return "created"
+        if row.cluster_id is not None and stored.cluster_id not in (None, row.cluster_id):
+            raise Conflict(f"cluster {row.name} has id {stored.cluster_id}, not {row.cluster_id}: it is another cluster now")
+        merged = replace(deepcopy(row), cluster_id=row.cluster_id or stored.cluster_id)
+        if merged == stored:
+            return "unchanged"
+        clusters[row.name] = merged
+        return "changed"
+
+    async def clusters(self) -> Sequence[ClusterRow]:
+        return deepcopy(sorted(self._read().clusters.values(), key=lambda row: row.name))
+
+    async def delete_cluster(self, name: str) -> bool:
+        tables = self._read()
+        for flow in tables.flows.values():
+            if name in (flow.source, flow.destination):
+                raise Conflict(f"cluster {name} is used by task {flow.task}")
+        return tables.clusters.pop(name, None) is not None
+
+    async def put_task(self, name: str, spec: dict[str, Any], flows: Sequence[tuple[str, str]]) -> str:
+        tables = self._read()
+        stored = tables.tasks.get(name)
+        if stored is not None and not stored.deleted:
+            if {(flow.source, flow.destination) for flow in tables.flows.values() if flow.task == name} != set(flows):
+                raise Conflict(f"the clusters and the mode of task {name} cannot change", hint="delete it, then apply it again")
+            if stored.spec == spec:
+                return "unchanged"
+            tables.tasks[name] = TaskRow(name, deepcopy(spec), stored.generation + 1)
+            return "changed"
+        missing = sorted({cluster for flow in flows for cluster in flow} - tables.clusters.keys())
+        if missing:
+            raise Conflict(f"task {name} names clusters that are not declared: {', '.join(missing)}")
+        tables.tasks[name] = TaskRow(name, deepcopy(spec), stored.generation + 1 if stored else 1)
+        for source, destination in flows:
+            flow_id = self._make_flow_id()
+            while flow_id in tables.flow_ids:
+                flow_id = self._make_flow_id()
+            tables.flow_ids.add(flow_id)
+            tables.flows[flow_id] = Flow(flow_id, name, source, destination)
+        return "created"
+
+    async def tasks(self) -> Sequence[TaskRow]:
+        living = [row for row in self._read().tasks.values() if not row.deleted]
+        return deepcopy(sorted(living, key=lambda row: row.name))
+
+    async def delete_task(self, name: str) -> bool:
+        tables = self._read()
+        row = tables.tasks.get(name)
+        if row is None or row.deleted:
+            return False
+        tables.tasks[name] = replace(row, deleted=True)
+        own = {flow.flow_id for flow in tables.flows.values() if flow.task == name}
+        for stored in tables.assignments.values():
+            if tables.pairs[stored.row.pair_id].row.flow_id in own and stored.lease_until is not None:
+                stored.revoked = True
+        for pair in tables.pairs.values():
+            if pair.row.flow_id in own:
+                pair.row = replace(pair.row, flow_id=None, task=None, state="active", reason="", paused=False)
+        for flow_id in own:
+            del tables.flows[flow_id]
+        return True
+
+    async def purge_task(self, name: str) -> None:
+        tables = self._read()
+        gone = {pair_id for pair_id, pair in tables.pairs.items() if pair.row.flow_id is None and pair.last_task == name}
+        for assignment_id in [i for i, stored in tables.assignments.items() if stored.row.pair_id in gone]:
+            del tables.assignments[assignment_id]
+            tables.offsets.pop(assignment_id, None)
+            tables.duplicates.pop(assignment_id, None)
+            tables.parked = {i: one for i, one in tables.parked.items() if one.assignment_id != assignment_id}
+        for pair_id in gone:
+            del tables.pairs[pair_id]
+        used = {_map_key(pair.row) for pair in tables.pairs.values()}
+        tables.maps = {key: value for key, value in tables.maps.items() if key in used}
+
+    async def flows(self) -> Sequence[Flow]:
+        return sorted(self._read().flows.values(), key=lambda flow: (flow.task, flow.source, flow.destination))
+
+    async def set_paused(self, task: str, paused: bool, *, topic: str | None = None, flow: tuple[str, str] | None = None) -> int:
+        tables = self._read()
+        chosen = [f for f in tables.flows.values() if f.task == task and (flow is None or flow == (f.source, f.destination))]
+        if topic is None:
+            for one in chosen:
+                tables.flows[one.flow_id] = replace(one, paused=paused)
+            return len(chosen)
+        ids = {one.flow_id for one in chosen}
+        pairs = [pair for pair in tables.pairs.values() if pair.row.flow_id in ids and pair.row.source_topic == topic]
+        for pair in pairs:
+            pair.row = replace(pair.row, paused=paused)
+        return len(pairs)
+
+    async def claim_pair(self, flow_id: str, source_topic: str, destination_topic: str) -> TopicPair:
+        tables = self._read()
+        flow = tables.flows.get(flow_id)
+        if flow is None:
+            raise Conflict(f"flow {flow_id} does not exist any more")
+        source_id, destination_id = (self._cluster_id(name) for name in (flow.source, flow.destination))
+        four = (source_id, source_topic, destination_id, destination_topic)
+        pair = next((one for one in tables.pairs.values() if _claim(one.row) == four), None)
+        if pair is None:
+            row = TopicPair(self._new_id(), *four, flow_id, flow.task, flow.source, flow.destination)
+            pair = tables.pairs[row.pair_id] = _Pair(row, flow.task)
+            tables.maps.setdefault(_map_key(row), {})
+        elif pair.row.flow_id is None:
+            pair.row = replace(pair.row, flow_id=flow_id, task=flow.task, source=flow.source, destination=flow.destination)
+            pair.last_task = flow.task
+        elif pair.row.flow_id != flow_id:
+            copied = f"topic {source_topic} of {flow.source} is already copied to {destination_topic} of {flow.destination}"
+            raise Conflict(f"{copied} by task {pair.row.task}", hint="exclude it there or here")
+        return pair.row
+
+    def _cluster_id(self, name: str) -> str:
+        row = self._tables.clusters.get(name)
+        if row is None or row.cluster_id is None:
+            raise Conflict(f"cluster {name} has no lasting id yet, so nothing can be claimed on it")
+        return row.cluster_id
+
+    async def set_pair_state(self, pair_id: int, state: str, reason: str) -> None:
+        pair = self._read().pairs.get(pair_id)
+        if pair is not None:
+            pair.row = replace(pair.row, state=state, reason=reason)
+
+    async def pairs(self, flow_id: str | None = None) -> Sequence[TopicPair]:
+        return [pair.row for pair in self._read().pairs.values() if flow_id is None or pair.row.flow_id == flow_id]
+
+    async def queue_map(self, pair_id: int) -> Mapping[str, Sequence[MessageQueue]]:
+        tables = self._read()
+        pair = tables.pairs.get(pair_id)
+        return {key: list(value) for key, value in tables.maps[_map_key(pair.row)].items()} if pair else {}
+
+    async def extend_queue_map(self, pair_id: int, queues: Mapping[str, Sequence[MessageQueue]]) -> Mapping[str, Sequence[MessageQueue]]:
+        tables = self._read()
+        pair = self._pair(pair_id)
+        known = tables.maps[_map_key(pair.row)]
+        for cluster_id, wanted in queues.items():
+            for queue in wanted:
+                if queue not in known.get(cluster_id, ()):
+                    known.setdefault(cluster_id, []).append(queue)
+        return {key: list(value) for key, value in known.items()}
+
+    def _pair(self, pair_id: int) -> _Pair:
+        pair = self._tables.pairs.get(pair_id)
+        if pair is None:
+            raise Conflict(f"topic pair {pair_id} does not exist any more")
+        return pair
+
+    async def add_assignments(self, pair_id: int, rows: Sequence[NewAssignment]) -> int:
+        tables = self._read()
+        if not rows:
+            return 0
+        self._pair(pair_id)
+        known = {stored.row.source_queue for stored in tables.assignments.values() if stored.row.pair_id == pair_id}
+        added = 0
+        for new in rows:
+            if new.source_queue in known:
+                continue
+            known.add(new.source_queue)
+            row = Assignment(self._new_id(), pair_id, "", "", "", "", new.source_queue, new.destination_queue, new.start_offset)
+            tables.assignments[row.assignment_id] = StoredAssignment(row)
+            added += 1
+        return added
+
+    async def assignments(self, *, task: str | None = None, flow_id: str | None = None) -> Sequence[Assignment]:
+        found = []
+        for stored in self._read().assignments.values():
+            row = self._complete(stored)
+            if row is not None and task in (None, row.task) and flow_id in (None, row.flow_id):
+                found.append(row)
+        return found
+
+    def _flow_of(self, stored: StoredAssignment) -> tuple[TopicPair, Flow | None]:
+        pair = self._tables.pairs[stored.row.pair_id].row
+        return pair, self._tables.flows.get(pair.flow_id) if pair.flow_id is not None else None
+
+    def _complete(self, stored: StoredAssignment) -> Assignment | None:
+        """The row as others see it, None for that of a tombstone."""
+        pair, flow = self._flow_of(stored)
+        if flow is None:
+            return None
+        return replace(
+            stored.row,
+            flow_id=flow.flow_id, task=flow.task, source=flow.source, destination=flow.destination,
+            checkpoint=_copied(stored.row.checkpoint),
+            paused=flow.paused or pair.paused,
+            state=effective_state(stored, pair, flow, self._clock()),
+        )
+
+    def _is_expired(self, lease_until: float, lease_seconds: float) -> bool:
+        now = self._clock()
+        return lease_until <= now and self._up_since + lease_seconds <= now
+
+    async def acquire(self, holder: str, lease_seconds: float, limit: int) -> Sequence[Assignment]:
+        taken: list[Assignment] = []
+        for stored in self._read().assignments.values():
+            if len(taken) >= limit:
+                break
+            pair, flow = self._flow_of(stored)
+            if flow is None or flow.paused or pair.paused or pair.state != "active":
+                continue
+            if stored.lease_until is not None and not self._is_expired(stored.lease_until, lease_seconds):
+                continue
+            before = stored.row
+            stored.row = replace(before, token=before.token + 1, holder=holder, clean=False)
+            stored.lease_until, stored.revoked = self._clock() + lease_seconds, False
+            row = self._complete(stored)
+            assert row is not None
+            taken.append(replace(row, holder=before.holder, clean=before.clean))
+        return taken
+
+    async def renew(self, holder: str, lease_seconds: float) -> Mapping[int, int]:
+        held = {}
+        for assignment_id, stored in self._read().assignments.items():
+            if stored.row.holder == holder and stored.lease_until is not None:
+                stored.lease_until = self._clock() + lease_seconds
+                held[assignment_id] = stored.row.token
+        return held
+
+    def _held(self, assignment_id: int, token: int) -> StoredAssignment | None:
+        stored = self._tables.assignments.get(assignment_id)
+        return stored if stored is not None and stored.row.token == token and stored.lease_until is not None else None
+
+    async def release(self, assignment_id: int, token: int, *, clean: bool) -> bool:
+        self._read()
+        stored = self._held(assignment_id, token)
+        if stored is None:
+            return False
+        stored.row, stored.lease_until = replace(stored.row, clean=clean), None
+        return True
+
+    async def revoked(self, holder: str) -> Sequence[int]:
+        found = []
+        for assignment_id, stored in self._read().assignments.items():
+            if stored.row.holder != holder or stored.lease_until is None:
+                continue
+            pair, flow = self._flow_of(stored)
+            if stored.revoked or flow is None or flow.paused or pair.paused or pair.state != "active":
+                found.append(assignment_id)
+        return found
+
+    async def save_progress(self, items: Sequence[Progress]) -> set[int]:
+        tables = self._read()
+        ids = [item.assignment_id for item in items]
+        assert len(set(ids)) == len(ids), "one save holds an assignment once"
+        fenced = set()
+        for item in items:
+            stored = self._held(item.assignment_id, item.token)
+            if stored is None:
+                fenced.add(item.assignment_id)
+                continue
+            stored.row = replace(
+                stored.row,
+                checkpoint=_copied(item.checkpoint), senders=tuple(item.senders), state=item.state, error=item.error,
+                lag_messages=item.lag_messages, lag_seconds=item.lag_seconds, observed_at=self._at(self._clock()),
+            )
+            stored.rate_per_second, stored.latency_ms, stored.observed = item.rate_per_second, item.latency_ms, self._clock()
+            offsets = tables.offsets[item.assignment_id]
+            if item.drop_runs_from is not None:
+                offsets.drop_from(item.checkpoint.epoch, item.drop_runs_from)
+            offsets.append(item.runs, item.holes)
+            tables.duplicates[item.assignment_id].update(item.duplicates)
+            for one in item.parked:
+                self._park(item.assignment_id, item.checkpoint.epoch, one)
+        return fenced
+
+    def _park(self, assignment_id: int, epoch: int, row: Parked) -> None:
+        parked = self._tables.parked
+        place = (assignment_id, epoch, row.source_offset)
+        if all((one.assignment_id, one.epoch, one.row.source_offset) != place for one in parked.values()):
+            parked_id = self._new_id()
+            parked[parked_id] = _Parked(assignment_id, epoch, replace(row, parked_id=parked_id, state="parked"))
+
+    async def runs(
+        self,
+        assignment_id: int,
+        *,
+        epoch: int | None = None,
+        around_source: int | None = None,
+        around_destination: int | None = None,
+        limit: int = 1000,
+    ) -> Sequence[Run]:
+        assert around_source is None or around_destination is None, "around one side at a time"
+        return self._offsets(assignment_id).runs(epoch, around_source, around_destination, limit)
+
+    async def last_runs(self, assignment_id: int, limit: int) -> Sequence[Run]:
+        return self._offsets(assignment_id).last_runs(limit)
+
+    async def holes(self, assignment_id: int, *, around_source: int | None = None, limit: int = 1000) -> Sequence[Hole]:
+        return self._offsets(assignment_id).holes(around_source, limit)
+
+    def _offsets(self, assignment_id: int) -> OffsetTable:
+        return self._read().offsets.get(assignment_id) or OffsetTable()
+
+    async def set_epoch(self, assignment_id: int, epoch: int, examined_through: int, reason: str) -> None:
+        stored = self._read().assignments.get(assignment_id)
+        if stored is None:
+            raise Missing(f"assignment {assignment_id} does not exist")
+        if stored.lease_until is not None and stored.lease_until > self._clock():
+            raise Conflict(f"assignment {assignment_id} is leased to {stored.row.holder}", hint="pause it first")
+        checkpoint = stored.row.checkpoint or Checkpoint()
+        if epoch <= checkpoint.epoch:
+            raise Conflict(f"assignment {assignment_id} is in epoch {checkpoint.epoch}: {epoch} is not a later one")
+        fresh = replace(checkpoint, epoch=epoch, examined_through=examined_through, identity=None, seen={}, confirmed_source_offset=-1)
+        stored.lease_until = None
+        stored.row = replace(
+            stored.row, token=stored.row.token + 1, checkpoint=fresh, state="starting", error="", lag_messages=None, lag_seconds=None
+        )
+        detail = {"assignment_id": assignment_id, "epoch": epoch, "examined_through": examined_through, "reason": reason}
+        message = f"epoch {epoch} begins at source offset {examined_through}: {reason}"
+        await self.record_event(self._tables.pairs[stored.row.pair_id].last_task, "epoch", message, detail)
+
+    async def parked(self, task: str) -> Sequence[tuple[Assignment, Parked]]:
+        tables = self._read()
+        found = []
+        for one in tables.parked.values():
+            row = self._complete(tables.assignments[one.assignment_id])
+            if row is not None and row.task == task:
+                found.append((row, one.row))
+        return found
+
+    async def set_parked_state(self, parked_id: int, state: str) -> bool:
+        one = self._read().parked.get(parked_id)
+        if one is None:
+            return False
+        one.row = replace(one.row, state=state)
+        return True
+
+    async def record_event(self, task: str, kind: str, message: str, detail: dict[str, Any] | None = None) -> None:
+        events = self._read().events[task]
+        events.append(Event(self._at(self._clock()), task, kind, message, deepcopy(detail or {})))
+        del events[:-EVENTS_PER_TASK_MAX]
+
+    async def events(self, task: str, limit: int = 200) -> Sequence[Event]:
+        return deepcopy(self._read().events.get(task, [])[-limit:])
+
+    async def worker_seen(self, holder: str, info: dict[str, Any]) -> None:
+        self._read().workers[holder] = (deepcopy(info), self._clock())
+
+    async def workers(self, within_seconds: float) -> Sequence[tuple[str, dict[str, Any], datetime]]:
+        since = self._clock() - within_seconds
+        rows = sorted(self._read().workers.items())
+        return [(holder, deepcopy(info), self._at(seen)) for holder, (info, seen) in rows if seen >= since]
+
+    async def hold_coordinator(self, holder: str, lease_seconds: float) -> bool:
+        leases = self._read().leases
+        held = leases.get(COORDINATOR_LEASE)
+        if held is not None and held[0] != holder and not self._is_expired(held[1], lease_seconds):
+            return False
+        leases[COORDINATOR_LEASE] = (holder, self._clock() + lease_seconds)
+        return True
+
+    async def flow_figures(self) -> Sequence[dict[str, Any]]:
+        tables = self._read()
+        open_parked = [one.assignment_id for one in tables.parked.values() if one.row.state == "parked"]
+        pairs = [pair.row for pair in tables.pairs.values()]
+        return flow_figures(await self.flows(), pairs, list(tables.assignments.values()), open_parked, self._clock())
+
+
+def _copied(checkpoint: Checkpoint | None) -> Checkpoint | None:
+    if checkpoint is None:
+        return None
+    return replace(checkpoint, seen=dict(checkpoint.seen), skipped_total=dict(checkpoint.skipped_total))
+
+
+def _claim(row: TopicPair) -> tuple[str, str, str, str]:
+    return row.source_cluster_id, row.source_topic, row.destination_cluster_id, row.destination_topic
+
+
+def _map_key(row: TopicPair) -> tuple[TopicKey, TopicKey]:
+    low, high = sorted(((row.source_cluster_id, row.source_topic), (row.destination_cluster_id, row.destination_topic)))
+    return low, high

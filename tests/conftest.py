@@ -1,0 +1,51 @@
+"""Fixtures for every folder of tests that wants a real Postgres: one server a session, one database a test."""
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest_asyncio
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from replicator.store import schema
+from replicator.store.embedded import EmbeddedPostgres
+
+TEMPLATE = "replicator_template"
+
+
+def with_database(url: str, database: str) -> str:
+    return make_url(url).set(database=database).render_as_string(hide_password=False)
+
+
+@asynccontextmanager
+async def administration(url: str):
+    engine = create_async_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    try:
+        async with engine.connect() as connection:
+            yield connection
+    finally:
+        await engine.dispose()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def postgres_server(tmp_path_factory) -> AsyncIterator[EmbeddedPostgres]:
+    """A running server; holds an upgraded database to copy, ``TEMPLATE``."""
+    async with EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), durable=False) as server:
+        async with administration(server.url) as connection:
+            await connection.execute(text(f"CREATE DATABASE {TEMPLATE}"))
+        await schema.upgrade(with_database(server.url, TEMPLATE))
+        yield server
+
+
+@pytest_asyncio.fixture
+async def postgres_url(postgres_server) -> AsyncIterator[str]:
+    """The address of an own, upgraded database."""
+    name = f"test_{secrets.token_hex(6)}"
+    async with administration(postgres_server.url) as connection:
+        await connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}"))
+    yield with_database(postgres_server.url, name)
+    async with administration(postgres_server.url) as connection:
+        await connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))

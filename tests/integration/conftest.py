@@ -1,0 +1,35 @@
+"""Real RocketMQ clusters, once for the whole run."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from deploy.local import LocalCluster, start_clusters, stop_clusters
+from tests.witness.client import Witness
+
+
+@pytest.fixture(scope="session")
+def two_clusters() -> Iterator[tuple[LocalCluster, LocalCluster]]:
+    """Two independent clusters, one broker each; topics have to be created."""
+    hangzhou, shanghai = LocalCluster("hangzhou"), LocalCluster("shanghai")
+    start_clusters(hangzhou, shanghai)
+    try:
+        yield hangzhou, shanghai
+    finally:
+        stop_clusters(hangzhou, shanghai)
+
+
+@pytest.fixture(scope="session")
+def witness() -> Iterator[Witness]:
+    """The official client's programs, in one JVM."""
+    with Witness() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def topic_name() -> Callable[[str], str]:
+    """Makes names no other test uses: ``topic_name("orders")``."""
+    return lambda stem: f"{stem}-{uuid.uuid4().hex[:8]}"

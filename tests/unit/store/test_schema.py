@@ -1,0 +1,129 @@
+"""Migrations, versions, and what becomes of driver errors."""
+
+import asyncio
+import time
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from replicator.store import schema
+from replicator.store.embedded import EmbeddedPostgres
+from replicator.store.port import ClusterRow, Conflict, StoreUnavailable
+from replicator.store.postgres import PostgresStore
+from replicator.store.tables import metadata
+
+pytestmark = pytest.mark.postgres
+
+
+async def execute(url, *statements):
+    engine = create_async_engine(url, poolclass=NullPool)
+    async with engine.begin() as connection:
+        for statement in statements:
+            await connection.execute(text(statement))
+    await engine.dispose()
+
+
+async def open_store(url):
+    store = PostgresStore(url)
+    try:
+        await store.open()
+    finally:
+        await store.close()
+
+
+async def test_the_tables_are_those_of_the_migrations(postgres_url):
+    def differences(connection):
+        options = {"compare_type": True, "compare_server_default": True}
+        return compare_metadata(MigrationContext.configure(connection, opts=options), metadata)
+
+    engine = create_async_engine(postgres_url, poolclass=NullPool)
+    async with engine.connect() as connection:
+        assert await connection.run_sync(differences) == []
+    await engine.dispose()
+
+
+async def test_down_to_nothing_and_up_again_twice_at_once(postgres_url):
+    await open_store(postgres_url)
+    await schema.downgrade(postgres_url, "base")
+    with pytest.raises(schema.SchemaTooOld, match=f"schema none, this release needs {schema.head()}"):
+        await open_store(postgres_url)
+    await asyncio.gather(schema.upgrade(postgres_url), schema.upgrade(postgres_url))
+    await open_store(postgres_url)
+
+
+async def test_a_newer_schema_is_refused_unless_it_only_expanded(postgres_url):
+    await execute(postgres_url, "UPDATE alembic_version SET version_num = '9000'")
+    await open_store(postgres_url)
+    await execute(postgres_url, "UPDATE meta SET oldest_code = 8999")
+    with pytest.raises(schema.SchemaTooNew, match=f"schema 9000, this release knows {schema.head()}"):
+        await open_store(postgres_url)
+
+
+async def test_an_emptied_database_has_another_identity(postgres_url):
+    store = PostgresStore(postgres_url)
+    before = await store.identity()
+    await schema.downgrade(postgres_url, "base")
+    await schema.upgrade(postgres_url)
+    assert await store.identity() != before
+    await store.close()
+
+
+async def test_an_outage_is_one_error_and_passes(tmp_path):
+    async with EmbeddedPostgres(tmp_path / "data", durable=False) as postgres:
+        await schema.upgrade(postgres.url)
+        store = PostgresStore(postgres.url)
+        await store.open()
+        await store.put_cluster(ClusterRow("a", "memory", "", {}))
+        await postgres.stop()
+        for _ in range(3):
+            with pytest.raises(StoreUnavailable) as caught:
+                await store.clusters()
+            assert postgres.url.split(":")[2].split("@")[0] not in str(caught.value)
+        await postgres.start()
+        assert [row.name for row in await store.clusters()] == ["a"]
+        await store.close()
+
+
+async def test_a_host_that_does_not_answer_is_unavailable_in_bounded_time():
+    """A listener that never speaks Postgres: the connection is made, then nothing."""
+    done = asyncio.Event()
+
+    async def silent(reader, writer):
+        await done.wait()
+        writer.close()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    store = PostgresStore(f"postgresql+asyncpg://u:secret@127.0.0.1:{port}/d")
+    begin = time.monotonic()
+    with pytest.raises(StoreUnavailable) as caught:
+        await store.open()
+    assert time.monotonic() - begin < 8
+    assert "secret" not in str(caught.value)
+    done.set()
+    await store.close()
+    server.close()
+    await server.wait_closed()
+
+
+async def test_claims_made_at_the_same_moment_end_in_one_winner(postgres_url):
+    store = PostgresStore(postgres_url)
+    puts = [store.put_cluster(ClusterRow(name, "memory", "", {}, "same-id")) for name in ("a", "b", "c")]
+    results = await asyncio.gather(*puts, return_exceptions=True)
+    assert results.count("created") == 1
+    assert sum(isinstance(result, Conflict) for result in results) == 2
+    assert len(await store.clusters()) == 1
+    await store.close()
+
+
+async def test_a_statement_that_breaks_a_rule_of_ours_is_not_taken_for_an_outage(postgres_url):
+    store = PostgresStore(postgres_url)
+    await execute(postgres_url, "DROP TABLE clusters CASCADE")
+    with pytest.raises(Exception, match="does not exist") as caught:
+        await store.clusters()
+    assert not isinstance(caught.value, StoreUnavailable)
+    await store.close()
