@@ -1,0 +1,53 @@
+.DEFAULT_GOAL := help
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.setup-done
+FAST_TESTS := tests/unit tests/protocol tests/tidy tests/simulation tests/conformance
+
+# $(call need,PROGRAM,WAY OUT): one line instead of a shell error further down.
+need = @command -v $(1) >/dev/null || { echo "make: $(1) is not installed: $(2)" >&2; exit 1; }
+
+.PHONY: help setup demo test test-fast lint type bench clean java
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## virtual environment in .venv with everything pinned by hash
+
+$(STAMP): requirements/dev.txt pyproject.toml
+	$(call need,$(PYTHON),install Python 3.11 or give another one with make PYTHON=/path/to/python)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+java:
+	$(call need,java,install a JDK of version 11 or later; only the demo and the tests against real RocketMQ need it)
+	$(call need,mvn,install Maven; it fetches RocketMQ for the demo and the tests against real RocketMQ)
+
+demo: $(STAMP) java  ## two real RocketMQ clusters on this machine and a two-way task between them
+	$(BIN)/python -m deploy.local.demo
+
+test: lint type java  ## everything: lint, types and every test
+	$(BIN)/python -m pytest
+
+test-fast: $(STAMP)  ## what needs neither Java nor Postgres
+	$(BIN)/python -m pytest $(FAST_TESTS) -m "not rocketmq and not postgres"
+
+lint: $(STAMP)  ## ruff and the layering rules
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+type: $(STAMP)  ## mypy, strict
+	$(BIN)/mypy
+
+bench: $(STAMP) java  ## how fast one flow copies
+	$(BIN)/python -m tests.benchmarks.bench_copy
+
+clean:  ## removes the virtual environment and every cache of this folder
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

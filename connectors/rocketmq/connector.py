@@ -1,0 +1,225 @@
+"""The RocketMQ connector: the ports of ``core.connector`` over the client."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Collection, Mapping, Sequence
+
+from connectors.rocketmq import admin
+from connectors.rocketmq.client.client import Client
+from connectors.rocketmq.client.errors import Answered
+from connectors.rocketmq.client.sending import SENDER_GROUP, LostInFlight, NeverLeft, PermitEnded
+from connectors.rocketmq.mapping import mapped
+from connectors.rocketmq.names import BARRIER_TOPIC, MARK_PREFIX, RESERVED_PROPERTIES, is_user_topic
+from connectors.rocketmq.remoting import bodies, headers
+from connectors.rocketmq.remoting.codes import Kind, ResponseCode, kind_of
+from connectors.rocketmq.settings import RocketMQSettings
+from connectors.rocketmq.sink import RocketMQSender
+from connectors.rocketmq.source import READER_GROUP, ByteCredits, PullReader
+from replicator.core.connector import ClusterDescription, ConnectorContext, SendPermit
+from replicator.core.errors import Fenced, NotConnected
+from replicator.core.record import MessageQueue, OffsetRange, QueueSpread, TopicDescription
+
+BARRIER_POLL_SECONDS = 0.005
+BARRIER_PULL_RECORDS = 32
+
+
+class RocketMQConnector:
+    """Implements ``Connector``, ``FencesSource`` and ``ListsSenders``."""
+
+    kind = "rocketmq"
+    reserved_properties: Collection[bytes] = RESERVED_PROPERTIES
+
+    def __init__(self, settings: RocketMQSettings, context: ConnectorContext) -> None:
+        self.cluster = context.cluster
+        self._instance = context.instance
+        self._client = Client(settings.address(), settings.security())
+        self._credits = ByteCredits(context.memory_bytes_max)
+        self._senders: dict[str, RocketMQSender] = {}
+        self._barriers_ready: set[str] = set()
+
+    async def open(self) -> None:
+        with mapped(f"cluster {self.cluster}"):
+            await self._client.brokers(fresh=True)
+
+    async def close(self) -> None:
+        for sender in self._senders.values():
+            await sender.close()
+        self._client.close()
+
+    # The cluster
+
+    async def describe(self) -> ClusterDescription:
+        with mapped(f"cluster {self.cluster}"):
+            return await admin.describe_cluster(self._client, self.cluster)
+
+    async def read_marks(self) -> Sequence[str]:
+        with mapped(f"cluster {self.cluster}"):
+            topics = await self._topic_names()
+        return sorted(topic.removeprefix(MARK_PREFIX) for topic in topics if topic.startswith(MARK_PREFIX))
+
+    async def write_mark(self, cluster_id: str) -> None:
+        spread = [QueueSpread(name, 1) for name in await self._broker_names()]
+        await self.create_topic(TopicDescription(MARK_PREFIX + cluster_id, ()), spread)
+
+    async def list_topics(self) -> Sequence[str]:
+        with mapped(f"cluster {self.cluster}"):
+            topics = await self._topic_names()
+            brokers = await self._client.brokers()
+        return sorted(topic for topic in topics if is_user_topic(topic, brokers, self._client.cluster_names))
+
+    async def _topic_names(self) -> set[str]:
+        """Topics of this cluster's brokers; one name server may serve several clusters."""
+        await self._client.brokers()
+        names: set[str] = set()
+        for cluster in self._client.cluster_names:
+            names.update(bodies.read_topic_list((await self._client.ask_name_server(headers.topics_by_cluster(cluster))).body))
+        return names
+
+    async def _broker_names(self) -> list[str]:
+        with mapped(f"cluster {self.cluster}"):
+            return sorted(await self._client.brokers(fresh=True))
+
+    async def describe_topic(self, topic: str) -> TopicDescription | None:
+        with mapped(f"cluster {self.cluster}, topic {topic}"):
+            return await admin.describe_topic(self._client, topic)
+
+    async def create_topic(self, description: TopicDescription, spread: Sequence[QueueSpread]) -> None:
+        with mapped(f"cluster {self.cluster}, topic {description.name}"):
+            await admin.create_topic(self._client, description, spread)
+
+    # Offsets
+
+    async def offset_range(self, queue: MessageQueue) -> OffsetRange:
+        with mapped(f"cluster {self.cluster}, queue {queue}"):
+            connection = await self._client.connect(queue.broker_name)
+            lowest, highest = await asyncio.gather(
+                connection.ask(headers.min_offset(queue.topic, queue.queue_id)),
+                connection.ask(headers.max_offset(queue.topic, queue.queue_id)),
+            )
+            for answer in (lowest, highest):
+                if answer.code != ResponseCode.SUCCESS:
+                    raise Answered(connection.address, "GET_MIN_OFFSET/GET_MAX_OFFSET", answer.code, answer.remark or "")
+            return OffsetRange(max(0, headers.read_offset(lowest)), headers.read_offset(highest))
+
+    async def offset_at(self, queue: MessageQueue, timestamp_ms: int) -> int:
+        bounds = await self.offset_range(queue)
+        if bounds.min_offset >= bounds.max_offset:
+            return bounds.max_offset
+        with mapped(f"cluster {self.cluster}, queue {queue}, time {timestamp_ms}"):
+            answer = await self._client.ask(queue.broker_name, headers.search_offset(queue.topic, queue.queue_id, timestamp_ms))
+            found = min(max(headers.read_offset(answer), bounds.min_offset), bounds.max_offset)
+        return await admin.first_at_or_after(self, queue, bounds, found, timestamp_ms)
+
+    async def consumer_offset(self, group: str, queue: MessageQueue) -> int | None:
+        with mapped(f"cluster {self.cluster}, group {group}, queue {queue}"):
+            answer = await self._client.ask(queue.broker_name, headers.all_consumer_offsets())
+            return bodies.read_consumer_offsets(answer.body).get((queue.topic, group), {}).get(queue.queue_id)
+
+    async def publish_position(self, group: str, positions: Mapping[MessageQueue, int]) -> None:
+        with mapped(f"cluster {self.cluster}, group {group}"):
+            for queue, offset in positions.items():
+                command = headers.update_consumer_offset(group, queue.topic, queue.queue_id, offset)
+                answer = await self._client.ask(
+                    queue.broker_name, command, (int(ResponseCode.SUCCESS), int(ResponseCode.SUBSCRIPTION_GROUP_NOT_EXIST))
+                )
+                if answer.code != ResponseCode.SUCCESS:
+                    await admin.create_group(self._client, queue.broker_name, group)
+                    await self._client.ask(queue.broker_name, headers.update_consumer_offset(group, queue.topic, queue.queue_id, offset))
+
+    # Records
+
+    def reader(self, queue: MessageQueue, offset: int, *, prefetch: bool = True) -> PullReader:
+        return PullReader(self._client, self._credits, self.cluster, queue, offset, prefetch=prefetch)
+
+    def sender(self, broker_name: str) -> RocketMQSender:
+        sender = self._senders.get(broker_name)
+        if sender is None:
+            sender = self._senders[broker_name] = RocketMQSender(self._client, broker_name, self._instance, self.cluster)
+        return sender
+
+    async def write_barrier(self, broker_name: str, permit: SendPermit, timeout_seconds: float) -> None:
+        where = f"cluster {self.cluster}, broker {broker_name}, barrier"
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                with mapped(where):
+                    await self._ensure_barrier_topic(broker_name)
+                    offset = await self._append_barrier(broker_name, permit, timeout_seconds)
+                    await self._until_readable(broker_name, offset)
+        except TimeoutError as error:
+            raise NotConnected(f"{where}: not readable after {timeout_seconds:.0f} s") from error
+
+    async def _ensure_barrier_topic(self, broker_name: str) -> None:
+        if broker_name not in self._barriers_ready:
+            await admin.create_topic_on(self._client, broker_name, headers.NewTopic(BARRIER_TOPIC, 1, 1))
+            self._barriers_ready.add(broker_name)
+
+    async def _append_barrier(self, broker_name: str, permit: SendPermit, timeout_seconds: float) -> int:
+        target = headers.SendTarget(SENDER_GROUP, BARRIER_TOPIC, 0, 0)
+        command = headers.send_single(target, uuid.uuid4().hex.encode(), b"")
+        sender = self.sender(broker_name)
+        try:
+            answer = await sender.barrier_append(command, permit.is_valid, timeout_seconds)
+        except PermitEnded as error:
+            raise Fenced(f"broker {broker_name}: the right to write ended before its barrier") from error
+        except (NeverLeft, LostInFlight) as error:
+            raise NotConnected(f"broker {broker_name}: the barrier was not answered: {error}") from error
+        if kind_of(answer.code) not in (Kind.OK, Kind.STORED_WEAK):
+            raise Answered(broker_name, "barrier", answer.code, answer.remark or "")
+        return headers.read_send(answer).queue_offset
+
+    async def _until_readable(self, broker_name: str, offset: int) -> None:
+        """Pulls the barrier record itself: ``maxOffset`` alone may run ahead of what can be read."""
+        while True:
+            command = headers.pull(READER_GROUP, (BARRIER_TOPIC, 0), offset, BARRIER_PULL_RECORDS)
+            connection = await self._client.connect(broker_name)
+            answer = await connection.ask(command)
+            if answer.code == ResponseCode.SUCCESS and answer.body:
+                return
+            await asyncio.sleep(BARRIER_POLL_SECONDS)
+
+    # FencesSource
+
+    async def lock_queues(self, group: str, holder: str, queues: Collection[MessageQueue]) -> set[MessageQueue]:
+        held: set[MessageQueue] = set()
+        with mapped(f"cluster {self.cluster}, queue locks of group {group}"):
+            for broker_name, keys in _by_broker(queues).items():
+                answer = await self._client.ask(broker_name, headers.lock_queues(group, holder, keys))
+                held.update(MessageQueue(*key) for key in bodies.read_locked_queues(answer.body))
+        return held & set(queues)
+
+    async def unlock_queues(self, group: str, holder: str, queues: Collection[MessageQueue]) -> None:
+        with mapped(f"cluster {self.cluster}, queue locks of group {group}"):
+            for broker_name, keys in _by_broker(queues).items():
+                await self._client.ask(broker_name, headers.unlock_queues(group, holder, keys))
+
+    # ListsSenders
+
+    async def sender_identities(self, broker_name: str) -> set[str] | None:
+        with mapped(f"cluster {self.cluster}, broker {broker_name}, senders"):
+            try:
+                answer = await self._client.ask(broker_name, headers.producer_connections(SENDER_GROUP, BARRIER_TOPIC))
+            except Answered as error:
+                if error.code == ResponseCode.SYSTEM_ERROR and "not exist" in error.remark:
+                    return set()
+                if kind_of(error.code) is Kind.BUSY:
+                    raise
+                return None
+        return {connection.client_id for connection in bodies.read_producer_connections(answer.body)}
+
+
+def _by_broker(queues: Collection[MessageQueue]) -> dict[str, list[headers.QueueKey]]:
+    grouped: dict[str, list[headers.QueueKey]] = {}
+    for queue in queues:
+        grouped.setdefault(queue.broker_name, []).append((queue.topic, queue.broker_name, queue.queue_id))
+    return grouped
+
+
+class RocketMQFactory:
+    """See ``ConnectorFactory``."""
+
+    settings_model: type[RocketMQSettings] = RocketMQSettings
+
+    def __call__(self, settings: RocketMQSettings, context: ConnectorContext) -> RocketMQConnector:
+        return RocketMQConnector(settings, context)

@@ -1,0 +1,35 @@
+"""The client's plain exceptions as the product's own: the one place where a code becomes an instruction."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from connectors.rocketmq.client.errors import Answered, Unreachable
+from connectors.rocketmq.remoting.codes import Kind, kind_of
+from connectors.rocketmq.remoting.errors import ProtocolError
+from replicator.core.errors import NotConnected, NotFound, NotPermitted, Refused, Throttled
+
+_ACL_WORDS = ("AclException", "accessKey", "signature", "permission", "Permission", "authent", "authoriz")
+
+
+@contextlib.contextmanager
+def mapped(where: str) -> Iterator[None]:
+    """Turns what the client raises inside into the errors of ``core.errors``; ``where`` names cluster, topic, queue."""
+    try:
+        yield
+    except Unreachable as error:
+        raise NotConnected(f"{where}: {error}") from error
+    except ProtocolError as error:
+        raise NotConnected(f"{where}: unreadable answer: {error}") from error
+    except Answered as error:
+        kind = kind_of(error.code)
+        if kind is Kind.BUSY:
+            raise Throttled(f"{where}: {error}") from error
+        if kind is Kind.MOVED:
+            raise NotConnected(f"{where}: {error}") from error
+        if kind is Kind.PERMISSION or (error.code == 1 and any(word in error.remark for word in _ACL_WORDS)):
+            raise NotPermitted(f"{where}: {error}", hint="give the replicator's account this right") from error
+        if kind in (Kind.MISSING, Kind.NOT_FOUND):
+            raise NotFound(f"{where}: {error}") from error
+        raise Refused(f"{where}: {error}") from error

@@ -1,0 +1,173 @@
+"""Appends to one broker: which request carries a batch, and what each answer says about the log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from connectors.rocketmq.client.client import Client
+from connectors.rocketmq.client.errors import Unreachable
+from connectors.rocketmq.client.sending import SENDER_GROUP, Frame, LostInFlight, NeverLeft, PermitEnded, SendingConnection
+from connectors.rocketmq.remoting import headers, message
+from connectors.rocketmq.remoting.codes import Kind, ResponseCode, describe, kind_of
+from connectors.rocketmq.remoting.command import RemotingCommand
+from connectors.rocketmq.remoting.errors import ProtocolError
+from replicator.core.connector import AppendOutcome, NotStored, SendPermit, Stored, Unknown
+from replicator.core.record import AppendBatch, MessageQueue
+
+BATCH_BYTES_MAX = 3_900_000
+"""Below the broker's 4 MiB, counted in stored size: what 4.4 to 4.9.3 compare (P§5)."""
+
+BUSY_RETRY_SECONDS = 0.1
+
+# Remarks of code 1 that say for certain that nothing was stored; any other code 1 leaves it open (P§5).
+_NOT_STORED_REMARKS = (
+    "in-sync", "not enough", "create mapped file failed", "create maped file failed", "flow control", "not yet", "reject",
+    "No accessKey", "no accessKey", "signature", "No default permission", "AclException", "the topic", "queueId", "Permission",
+)
+_RECORD_REMARKS = ("size exceeded", "the message is illegal", "message body size over", "properties length", "length too long")
+
+
+class RocketMQSender:
+    """Implements ``QueueSender`` over one ``SendingConnection`` at a time."""
+
+    def __init__(self, client: Client, broker_name: str, instance: str, cluster: str) -> None:
+        self._client = client
+        self._broker_name = broker_name
+        self._instance = instance
+        self._where = f"cluster {cluster}, broker {broker_name}"
+        self._connection: SendingConnection | None = None
+        self._opening = asyncio.Lock()
+        self._unanswered: dict[MessageQueue, tuple[Frame, str, int]] = {}
+        self._closed = False
+
+    @property
+    def identity(self) -> str:
+        return self._connection.identity if self._connection is not None else ""
+
+    async def append(self, queue: MessageQueue, batch: AppendBatch, permit: SendPermit, timeout_seconds: float) -> AppendOutcome:
+        try:
+            connection = await self._connected()
+            command = self._command(queue, batch)
+        except Unreachable as error:
+            return NotStored("unreachable", str(error))
+        except ProtocolError as error:
+            return NotStored("record", str(error))
+        frame = connection.submit(command, permit.is_valid)
+        self._unanswered[queue] = (frame, connection.identity, len(batch))
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                answer = await asyncio.shield(frame.answer)
+        except TimeoutError:
+            return self._after_time_out(queue, connection, frame)
+        except PermitEnded as error:
+            return self._answered(queue, NotStored("fenced", str(error)))
+        except NeverLeft as error:
+            return self._answered(queue, NotStored("unreachable", str(error)))
+        except LostInFlight as error:
+            return Unknown(f"{self._where}: {error}", connection.identity)
+        return self._answered(queue, classify(answer, len(batch), connection.identity))
+
+    def _after_time_out(self, queue: MessageQueue, connection: SendingConnection, frame: Frame) -> AppendOutcome:
+        if connection.withdraw(frame):
+            return self._answered(queue, NotStored("unreachable", "nothing could be written in time"))
+        return Unknown(f"{self._where}: no answer in time", connection.identity)
+
+    def _answered(self, queue: MessageQueue, outcome: AppendOutcome) -> AppendOutcome:
+        if not isinstance(outcome, Unknown):
+            self._unanswered.pop(queue, None)
+        return outcome
+
+    async def late_answer(self, queue: MessageQueue, timeout_seconds: float) -> AppendOutcome | None:
+        entry = self._unanswered.pop(queue, None)
+        if entry is None:
+            return None
+        frame, identity, count = entry
+        await asyncio.wait([frame.answer], timeout=timeout_seconds)
+        if not frame.answer.done():
+            return None
+        try:
+            return classify(frame.answer.result(), count, identity)
+        except NeverLeft as error:
+            return NotStored("unreachable", str(error))
+        except LostInFlight:
+            return None
+
+    async def reset(self, identity: str) -> None:
+        if self._connection is not None and self._connection.identity == identity:
+            self._connection.reset("reset")
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._connection is not None:
+            self._connection.reset("closed")
+
+    async def barrier_append(self, command: RemotingCommand, may_leave: Callable[[], bool], timeout_seconds: float) -> RemotingCommand:
+        """One request of our own on the sending connection. Raises ``Unreachable``, ``NeverLeft``, ``LostInFlight``."""
+        connection = await self._connected()
+        frame = connection.submit(command, may_leave)
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                return await asyncio.shield(frame.answer)
+        except TimeoutError as error:
+            raise Unreachable(connection.address, "no answer to the barrier in time") from error
+
+    async def _connected(self) -> SendingConnection:
+        if self._connection is not None and self._connection.is_open:
+            return self._connection
+        async with self._opening:
+            if self._connection is None or not self._connection.is_open:
+                if self._closed:
+                    raise Unreachable(self._broker_name, "the sender is closed")
+                try:
+                    connection = SendingConnection(
+                        await self._client.master_address(self._broker_name), self._instance, self._client.security
+                    )
+                    await connection.open()
+                except Unreachable:
+                    self._client.forget_masters()
+                    raise
+                self._connection = connection
+            return self._connection
+
+    def _command(self, queue: MessageQueue, batch: AppendBatch) -> RemotingCommand:
+        target = headers.SendTarget(
+            SENDER_GROUP, queue.topic, queue.queue_id, batch.born_timestamp_ms, batch.encoding & message.SysFlag.CARRIED,
+            batch.reconsume_times,
+        )
+        if len(batch) == 1 and self._needs_single(queue, batch):
+            return headers.send_single(target, bytes(batch.bodies[0]), batch.properties[0], batch.flags[0])
+        return headers.send_batch(target, message.encode_batch(batch.bodies, batch.properties, batch.flags))
+
+    @staticmethod
+    def _needs_single(queue: MessageQueue, batch: AppendBatch) -> bool:
+        """A single send loses the order of properties and empty values, so it carries only what no batch can."""
+        if queue.topic.startswith("%RETRY%"):
+            return True
+        return message.stored_size(queue.topic, len(batch.bodies[0]), len(batch.properties[0])) > BATCH_BYTES_MAX
+
+
+def classify(answer: RemotingCommand, count: int, identity: str) -> AppendOutcome:
+    """What the log holds after this answer (P§5, table of send codes)."""
+    kind, remark = kind_of(answer.code), answer.remark or ""
+    detail = f"{describe(answer.code)}{': ' + remark if remark else ''}"
+    if kind in (Kind.OK, Kind.STORED_WEAK):
+        try:
+            stored = headers.read_send(answer)
+        except ProtocolError as error:
+            return Unknown(f"stored, but the answer cannot be read: {error}", identity)
+        if stored.count not in (0, count):
+            return Unknown(f"{count} records were sent, {stored.count} are said to be stored", identity)
+        return Stored(stored.queue_offset, detail if kind is Kind.STORED_WEAK else "")
+    if kind is Kind.BUSY:
+        return NotStored("busy", detail, BUSY_RETRY_SECONDS)
+    if kind is Kind.MOVED:
+        return NotStored("moved", detail)
+    if kind is Kind.RECORD or any(text in remark for text in _RECORD_REMARKS):
+        return NotStored("record", detail)
+    if kind in (Kind.PERMISSION, Kind.MISSING, Kind.UNSUPPORTED) or answer.code == ResponseCode.INVALID_PARAMETER:
+        return NotStored("queue", detail)
+    if kind is Kind.QUEUE and any(text in remark for text in _NOT_STORED_REMARKS):
+        return NotStored("queue", detail)
+    return Unknown(detail, identity)
+

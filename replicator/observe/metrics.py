@@ -1,0 +1,72 @@
+"""Prometheus metrics, made of the last figures of the store. A figure that is not known has no sample."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+FLOW_LABELS = ("task", "source", "destination")
+_GAUGES = (
+    ("lag_messages", "replicator_lag_messages", "Source messages not yet decided upon."),
+    ("lag_seconds", "replicator_lag_seconds", "Age of the oldest source message not yet decided upon."),
+    ("parked", "replicator_parked_messages", "Messages the destination refused, waiting for a person."),
+    ("rate_per_second", "replicator_copy_rate_messages_per_second", "Messages copied a second."),
+    ("retention_headroom_seconds", "replicator_retention_headroom_seconds", "Time until the source deletes what is not yet copied."),
+)
+_QUANTILES = (("p50", "0.5"), ("p99", "0.99"))
+
+
+class FlowMetrics(Collector):
+    """Hand it figures with ``update``; ``render`` gives the text Prometheus reads."""
+
+    def __init__(self) -> None:
+        self._figures: Sequence[Mapping[str, Any]] = ()
+        self._store_up = False
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    def update(self, figures: Sequence[Mapping[str, Any]]) -> None:
+        self._figures, self._store_up = figures, True
+
+    def store_lost(self) -> None:
+        """Old figures are not shown as if they were new."""
+        self._figures, self._store_up = (), False
+
+    def render(self) -> bytes:
+        return generate_latest(self._registry)
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily("replicator_store_up", "1 while the database can be reached.", value=float(self._store_up))
+        for key, name, text in _GAUGES:
+            gauge = GaugeMetricFamily(name, text, labels=FLOW_LABELS)
+            for figure in self._figures:
+                if figure.get(key) is not None:
+                    gauge.add_metric(_labels(figure), figure[key])
+            yield gauge
+        copied = CounterMetricFamily("replicator_copied_messages_total", "Messages copied.", labels=FLOW_LABELS)
+        skipped = CounterMetricFamily("replicator_skipped_messages_total", "Messages not copied, by reason.", labels=(*FLOW_LABELS, "reason"))
+        queues = GaugeMetricFamily("replicator_state_queues", "Source queues in each state.", labels=(*FLOW_LABELS, "state"))
+        latency = GaugeMetricFamily("replicator_latency_seconds", "From stored there to stored here.", labels=(*FLOW_LABELS, "quantile"))
+        for figure in self._figures:
+            labels = _labels(figure)
+            copied.add_metric(labels, figure.get("copied_total", 0))
+            for reason, count in figure.get("skipped_total", {}).items():
+                skipped.add_metric([*labels, reason], count)
+            for state, count in figure.get("queues_by_state", {}).items():
+                queues.add_metric([*labels, state], count)
+            for key, quantile in _QUANTILES:
+                milliseconds = figure.get("latency_ms", {}).get(key)
+                if milliseconds is not None:
+                    latency.add_metric([*labels, quantile], milliseconds / 1000)
+        yield from (copied, skipped, queues, latency)
+
+
+def _labels(figure: Mapping[str, Any]) -> list[str]:
+    return [str(figure[name]) for name in FLOW_LABELS]
