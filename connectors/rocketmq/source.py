@@ -55,6 +55,7 @@ class ByteCredits:
     def __init__(self, size_bytes_max: int) -> None:
         self.size_bytes_max = size_bytes_max
         self.used_bytes = 0
+        self._given = asyncio.Event()
 
     def try_take(self, size_bytes: int) -> bool:
         if self.used_bytes + size_bytes > self.size_bytes_max:
@@ -63,11 +64,23 @@ class ByteCredits:
         return True
 
     def take(self, size_bytes: int) -> None:
-        """Without asking: for what has arrived already, and for the one pull that every reader may always have."""
+        """Without asking: for what has arrived already."""
         self.used_bytes += size_bytes
 
     def give(self, size_bytes: int) -> None:
         self.used_bytes -= size_bytes
+        self._given.set()
+
+    async def take_within(self, size_bytes: int, timeout_seconds: float) -> bool:
+        """Waits for room; False if there was none in time."""
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                while not self.try_take(size_bytes):
+                    self._given.clear()
+                    await self._given.wait()
+        except TimeoutError:
+            return False
+        return True
 
 
 @dataclass(slots=True)
@@ -114,6 +127,10 @@ class PullReader:
         if self._connection is None or not self._connection.is_open:
             self._drop_window()
             self._connection = await self._client.connect(self._queue.broker_name)
+        if not self._window and (self._known_max < 0 or self._position < self._known_max):
+            if not await self._credits.take_within(PULL_BYTES_RESERVED, SUSPEND_MS / 1000):
+                return self._batch([], 0)
+            self._append_pull(PULL_BYTES_RESERVED)
         self._fill()
         parts: list[MessageColumns] = []
         size = records = 0
@@ -156,8 +173,11 @@ class PullReader:
         self._known_max = bounds.max_offset
         if code == ResponseCode.PULL_OFFSET_MOVED:
             self._drop_window()
+            is_lost = pull.offset < bounds.min_offset
             raise HistoryChanged(
-                f"{self._where} {pull.offset}: outside of the queue's [{bounds.min_offset}, {bounds.max_offset})"
+                f"{self._where} {pull.offset}: outside of the queue's [{bounds.min_offset}, {bounds.max_offset})",
+                lost_from=pull.offset if is_lost else None,
+                lost_to=bounds.min_offset if is_lost else None,
             )
         if code == ResponseCode.PULL_NOT_FOUND:
             return None
@@ -194,14 +214,17 @@ class PullReader:
         self._next_pull = max(self._next_pull, self._position)
         ahead = min(self._ahead, max(2, AHEAD_RECORDS_MAX // self._stride))
         while len(self._window) < ahead and self._next_pull < self._known_max:
-            if self._window and not self._credits.try_take(PULL_BYTES_RESERVED):
+            if not self._credits.try_take(PULL_BYTES_RESERVED):
                 return
-            reserved = PULL_BYTES_RESERVED if self._window else 0
-            self._window.append(self._pull(self._next_pull, self._stride, reserved))
-            self._next_pull += self._stride
-        if not self._window and long_poll:
+            self._append_pull(PULL_BYTES_RESERVED)
+        if not self._window and long_poll and self._next_pull >= self._known_max:
             self._window.append(self._pull(self._position, self._stride, suspended=True))
             self._next_pull = self._position + self._stride
+
+    def _append_pull(self, reserved_bytes: int) -> None:
+        self._next_pull = max(self._next_pull, self._position)
+        self._window.append(self._pull(self._next_pull, self._stride, reserved_bytes))
+        self._next_pull += self._stride
 
     def _pull(self, offset: int, asked: int, reserved_bytes: int = 0, *, suspended: bool = False) -> _Pull:
         assert self._connection is not None

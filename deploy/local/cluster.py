@@ -146,12 +146,16 @@ class LocalCluster:
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def start_name_server(self) -> None:
+        """Starts the name server; returns when it answers and shows every running broker."""
         if NAME_SERVER in self.pids:
             return
         home = self.directory / NAME_SERVER
         launch.write_home(home, self.version, launch.name_server_properties(self._name_server_port))
         child = self._launch(NAME_SERVER, launch.NAME_SERVER_MAIN, home, launch.NAME_SERVER_MEMORY)
-        _wait_until(lambda: is_name_server_ready(self.name_servers), child)
+        self._wait_until(lambda: is_name_server_ready(self.name_servers), child)
+        for broker in self._brokers:
+            if broker.name in self.pids:
+                self._wait_for_registration(broker)
 
     def kill_name_server(self) -> None:
         self._children[NAME_SERVER].kill()
@@ -171,16 +175,8 @@ class LocalCluster:
             **self._overrides,
         }
         launch.write_home(broker.home, self.version, properties)
-        child = self._launch(broker.name, launch.BROKER_MAIN, broker.home, launch.BROKER_MEMORY)
-        reminder = Reminder(broker.address)
-
-        def is_ready() -> bool:
-            if is_broker_ready(broker.address, broker.name, self.name_servers):
-                return True
-            reminder.broker_missing()
-            return False
-
-        _wait_until(is_ready, child)
+        self._launch(broker.name, launch.BROKER_MAIN, broker.home, launch.BROKER_MEMORY)
+        self._wait_for_registration(broker)
 
     def stop_broker(self, index: int = 0) -> None:
         """Stops a broker in good order, which takes it 4 to 20 seconds."""
@@ -214,14 +210,24 @@ class LocalCluster:
         self._children[label] = child
         return child
 
+    def _wait_for_registration(self, broker: BrokerPlace) -> None:
+        reminder = Reminder(broker.address)
 
-def _wait_until(is_ready: Callable[[], bool], child: Child) -> None:
-    end = time.monotonic() + READY_SECONDS_MAX
-    while not is_ready():
-        child.require_running()
-        if time.monotonic() > end:
-            raise LabProblem(f"{child.label} is not ready after {READY_SECONDS_MAX:.0f} s: {child.tail()}")
-        time.sleep(ASK_EVERY_SECONDS)
+        def is_ready() -> bool:
+            if is_broker_ready(broker.address, broker.name, self.name_servers):
+                return True
+            reminder.broker_missing()
+            return False
+
+        self._wait_until(is_ready, self._children[broker.name])
+
+    def _wait_until(self, is_ready: Callable[[], bool], child: Child) -> None:
+        end = time.monotonic() + READY_SECONDS_MAX
+        while not is_ready():
+            if not child.is_running or time.monotonic() > end:
+                self._keeps_directory = True
+                raise LabProblem(f"{child.label} {child.condition()}; its logs stay in {self.directory}. It said: {child.tail()}")
+            time.sleep(ASK_EVERY_SECONDS)
 
 
 def start_clusters(*clusters: LocalCluster) -> None:

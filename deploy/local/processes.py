@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
-from deploy.local.problems import LabProblem
-
 LEASH = Path(__file__).with_name("leash.py")
 TERMINATE_SECONDS_MAX = 40.0
 TAIL_LINES_MAX = 15
@@ -68,10 +66,8 @@ class Child:
     def is_running(self) -> bool:
         return self._process.poll() is None
 
-    def require_running(self) -> None:
-        """Raises with the end of the process's output when it has ended."""
-        if not self.is_running:
-            raise LabProblem(f"{self.label} ended with status {self._process.returncode}: {self.tail()}")
+    def condition(self) -> str:
+        return "does not get ready" if self.is_running else f"ended with status {self._process.returncode}"
 
     def tail(self) -> str:
         lines = self.output.read_text(errors="replace").splitlines()

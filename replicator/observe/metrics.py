@@ -51,7 +51,8 @@ class FlowMetrics(Collector):
                     gauge.add_metric(_labels(figure), figure[key])
             yield gauge
         copied = CounterMetricFamily("replicator_copied_messages_total", "Messages copied.", labels=FLOW_LABELS)
-        skipped = CounterMetricFamily("replicator_skipped_messages_total", "Messages not copied, by reason.", labels=(*FLOW_LABELS, "reason"))
+        by_reason = (*FLOW_LABELS, "reason")
+        skipped = CounterMetricFamily("replicator_skipped_messages_total", "Messages not copied, by reason.", labels=by_reason)
         queues = GaugeMetricFamily("replicator_state_queues", "Source queues in each state.", labels=(*FLOW_LABELS, "state"))
         latency = GaugeMetricFamily("replicator_latency_seconds", "From stored there to stored here.", labels=(*FLOW_LABELS, "quantile"))
         for figure in self._figures:

@@ -30,6 +30,14 @@ class Sent:
     def of(cls, row: dict[str, Any]) -> Self:
         return cls(**{name: row.get(name) for name in cls.__slots__})
 
+    @property
+    def place(self) -> tuple[str, int, int]:
+        assert self.problem is None, self.problem
+        assert self.broker is not None
+        assert self.queue is not None
+        assert self.offset is not None
+        return self.broker, self.queue, self.offset
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -61,7 +69,7 @@ class Seen:
     def of(cls, row: dict[str, Any], system_properties: frozenset[str]) -> Self:
         properties = row.get("properties") or {}
         body = row.get("body")
-        fields = {
+        fields: dict[str, Any] = {
             **row,
             "properties": properties,
             "user_properties": {name: value for name, value in properties.items() if name not in system_properties},

@@ -1,0 +1,76 @@
+"""``run``, ``db upgrade`` and ``version``."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import replicator
+
+DEFAULT_DATA_DIR = Path("replicator-data")
+DEFAULT_LISTEN = "127.0.0.1:8420"
+
+DataDir = Annotated[Path, typer.Option("--data-dir", help="Where the embedded Postgres keeps its data.")]
+Files = Annotated[list[Path] | None, typer.Option("-f", "--file", help="A file of documents; may be given several times.")]
+MoreFiles = Annotated[list[Path] | None, typer.Argument(metavar="[FILE]...", help="More files, as in: -f *.yaml", show_default=False)]
+
+
+def _database_url() -> str:
+    from replicator.cli import wiring
+
+    given = os.environ.get("REPLICATOR_DATABASE_URL", "")
+    return wiring.database_url(given) if given else ""
+
+
+def run(
+    file: Files = None,
+    more: MoreFiles = None,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    listen: Annotated[str, typer.Option("--listen", help="HOST:PORT of the REST API.")] = DEFAULT_LISTEN,
+) -> None:
+    """Everything in one process: Postgres (unless REPLICATOR_DATABASE_URL is set), coordinator, one worker, the API.
+
+    Applies the files and runs until SIGTERM or Ctrl-C. Example: replicator run -f orders.yaml
+    """
+    from replicator.cli import wiring
+    from replicator.observe import logging
+
+    logging.configure()
+    host, port = wiring.parse_listen(listen)
+    wiring.run(
+        wiring.RunOptions(
+            files=tuple([*(file or []), *(more or [])]),
+            data_dir=data_dir,
+            host=host,
+            port=port,
+            token=os.environ.get("REPLICATOR_TOKEN") or None,
+            database_url=_database_url(),
+        )
+    )
+
+
+def upgrade(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Brings the database to this release's schema. Example: replicator db upgrade"""
+    from replicator.cli import wiring
+
+    asyncio.run(wiring.upgrade_database(_database_url(), data_dir))
+    print("the database has this release's schema")
+
+
+def version() -> None:
+    """The version of this program. Example: replicator version"""
+    print(replicator.__version__)
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(run)
+    database = typer.Typer(help="The database of the replicator.", no_args_is_help=True)
+    database.command("upgrade")(upgrade)
+    # A group with a single command would swallow its name without a callback.
+    database.callback()(lambda: None)
+    app.add_typer(database, name="db")
+    app.command()(version)

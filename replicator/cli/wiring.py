@@ -1,0 +1,246 @@
+"""Everything in one process: Postgres, store, coordinator, worker and API, started and stopped in order."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import re
+import secrets
+import signal
+import socket
+from collections.abc import Awaitable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvloop
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_delay, wait_exponential
+
+import replicator
+from replicator.cli import files
+from replicator.coordinator.api.app import create_app, listen, serve
+from replicator.coordinator.api.context import Readiness
+from replicator.coordinator.service import Coordinator
+from replicator.core.errors import InvalidInput, NotConnected, Unsafe
+from replicator.observe.outcome import cause_of
+from replicator.registry import connect
+from replicator.store import schema
+from replicator.store.embedded import EmbeddedPostgres, PostgresFailed
+from replicator.store.port import StoreUnavailable
+from replicator.store.postgres import PostgresStore
+from replicator.worker.supervisor import Worker
+
+log = structlog.get_logger(__name__)
+
+APPLY_SECONDS_MAX = 300.0
+"""A cluster that cannot be reached for so long after the start ends ``run``: somebody should look."""
+APPLY_WAIT_SECONDS_MAX = 10.0
+WORKER_STOP_SECONDS_MAX = 7.0
+PART_STOP_SECONDS_MAX = 1.5
+POSTGRES_RESTART_SECONDS = 2.0
+INSTANCE_HOST_LENGTH_MAX = 24
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """``database_url`` empty: an embedded Postgres in ``data_dir``."""
+
+    files: tuple[Path, ...]
+    data_dir: Path
+    host: str
+    port: int
+    token: str | None = None
+    database_url: str = ""
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """HOST:PORT, [IPV6]:PORT or :PORT."""
+    host, separator, port = text.rpartition(":")
+    if not separator or not port.isdigit() or int(port) > 65535:
+        raise InvalidInput(f"--listen {text!r} is not HOST:PORT", hint="for example 127.0.0.1:8420")
+    return host.strip("[]") or "0.0.0.0", int(port)
+
+
+def refuse_open_door(host: str, token: str | None) -> None:
+    """Without a token only this machine may ask."""
+    if token or _is_loopback(host):
+        return
+    raise Unsafe(f"refusing to listen on {host} without a token", hint="set REPLICATOR_TOKEN, or listen on 127.0.0.1")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def new_instance() -> str:
+    """Unique to this process and start; safe inside names of groups and clients."""
+    host = re.sub(r"[^A-Za-z0-9-]+", "-", socket.gethostname())[:INSTANCE_HOST_LENGTH_MAX].strip("-") or "host"
+    return f"{host}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def database_url(text: str) -> str:
+    """As SQLAlchemy wants it; the usual spellings of a Postgres address are taken too."""
+    for prefix in ("postgres://", "postgresql://"):
+        if text.startswith(prefix):
+            return "postgresql+asyncpg://" + text.removeprefix(prefix)
+    if not text.startswith("postgresql+asyncpg://"):
+        raise InvalidInput("REPLICATOR_DATABASE_URL is not a Postgres address", hint="postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
+    return text
+
+
+def run(options: RunOptions) -> None:
+    """Returns after SIGTERM or SIGINT; raises the error that ended it otherwise."""
+    refuse_open_door(options.host, options.token)
+    if options.files:
+        files.load(options.files)
+    listener = listen(options.host, options.port)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_Process(options, listener).run())
+    except Exception as error:
+        raise cause_of(error) from None
+    finally:
+        listener.close()
+
+
+class _Process:
+    def __init__(self, options: RunOptions, listener: socket.socket) -> None:
+        self._options = options
+        self._listener = listener
+        self._stop = asyncio.Event()
+        self._instance = new_instance()
+        self._postgres: EmbeddedPostgres | None = None
+        self._readiness = Readiness(applied=not options.files)
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        async with AsyncExitStack() as stack:
+            store = await self._unless_stopped(self._open_store(stack))
+            if store is not None:
+                await self._serve_until_stopped(store)
+        log.info("stopped", instance=self._instance)
+
+    async def _unless_stopped(self, work: Awaitable[PostgresStore]) -> PostgresStore | None:
+        """None when the stop came first: the work is cancelled then, and has cleaned up."""
+        working = asyncio.ensure_future(work)
+        stopping = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                return working.result()
+            return None
+        finally:
+            for task in (working, stopping):
+                task.cancel()
+            await asyncio.gather(working, stopping, return_exceptions=True)
+
+    async def _open_store(self, stack: AsyncExitStack) -> PostgresStore:
+        url = self._options.database_url
+        if not url:
+            log.info("starting Postgres", data_dir=str(self._options.data_dir))
+            self._postgres = await stack.enter_async_context(EmbeddedPostgres(self._options.data_dir))
+            url = self._postgres.url
+        await schema.upgrade(url)
+        store = PostgresStore(url)
+        stack.push_async_callback(store.close)
+        await store.open()
+        return store
+
+    async def _serve_until_stopped(self, store: PostgresStore) -> None:
+        options = self._options
+        connector = partial(connect, instance=self._instance)
+        coordinator = Coordinator(store, connector, self._instance)
+        worker = Worker(store, connector, self._instance)
+        app = create_app(coordinator, store, options.token, self._readiness)
+        stops = [asyncio.Event() for _ in range(3)]
+        async with asyncio.TaskGroup() as group:
+            # In the order they are stopped: the worker lets go of its queues while all it needs is still there.
+            parts = [
+                group.create_task(worker.run(stops[0]), name="worker"),
+                group.create_task(serve(app, options.host, options.port, stops[1], self._listener), name="api"),
+                group.create_task(coordinator.run(stops[2]), name="coordinator"),
+            ]
+            helpers = [group.create_task(self._apply_files(coordinator), name="apply")]
+            if self._postgres is not None:
+                helpers.append(group.create_task(self._keep_running(self._postgres), name="postgres"))
+            log.info("started", instance=self._instance, listen=f"{options.host}:{options.port}", version=replicator.__version__)
+            await self._stop.wait()
+            log.info("stopping", instance=self._instance)
+            helpers[0].cancel()
+            for part, stop, seconds in zip(
+                parts, stops, (WORKER_STOP_SECONDS_MAX, PART_STOP_SECONDS_MAX, PART_STOP_SECONDS_MAX), strict=True
+            ):
+                stop.set()
+                await _end(part, seconds)
+            for helper in helpers:
+                helper.cancel()
+
+    async def _apply_files(self, coordinator: Coordinator) -> None:
+        if not self._options.files:
+            return
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type((NotConnected, StoreUnavailable)),
+            wait=wait_exponential(multiplier=0.5, max=APPLY_WAIT_SECONDS_MAX),
+            stop=stop_after_delay(APPLY_SECONDS_MAX),
+            before_sleep=self._say_waiting,
+            reraise=True,
+        )
+        loaded = files.load(self._options.files)
+        async for attempt in retrying:
+            with attempt:
+                result = await coordinator.apply(loaded.clusters, loaded.tasks, False)
+                _log_applied(result)
+        self._readiness.applied = True
+        log.info("ready")
+
+    def _say_waiting(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        self._readiness.waiting_for = f"applying the files: {error}"
+        wait_seconds = round(state.next_action.sleep, 1) if state.next_action else 0.0
+        log.warning("the files are not applied yet", error=str(error), attempt=state.attempt_number, next_in_seconds=wait_seconds)
+
+    async def _keep_running(self, postgres: EmbeddedPostgres) -> None:
+        """Nobody else starts the server again when it dies; meanwhile the store says it is unavailable."""
+        while True:
+            code = await postgres.wait()
+            log.error("Postgres ended by itself, starting it again", code=code)
+            try:
+                await postgres.start()
+            except PostgresFailed as error:
+                log.error("Postgres does not start", error=str(error), next_in_seconds=POSTGRES_RESTART_SECONDS)
+                await asyncio.sleep(POSTGRES_RESTART_SECONDS)
+
+
+def _log_applied(result: Any) -> None:
+    if isinstance(result, dict):
+        log.info("files applied", **{str(key): value for key, value in result.items() if key != "event"})
+    else:
+        log.info("files applied", result=result)
+
+
+async def _end(part: asyncio.Task[None], seconds_max: float) -> None:
+    await asyncio.wait({part}, timeout=seconds_max)
+    if not part.done():
+        log.warning("did not stop in time, cancelled", part=part.get_name(), seconds=seconds_max)
+        part.cancel()
+        await asyncio.wait({part}, timeout=PART_STOP_SECONDS_MAX)
+
+
+async def upgrade_database(url: str, data_dir: Path) -> None:
+    """``db upgrade``: of the database named, else of the embedded one in ``data_dir``."""
+    if url:
+        await schema.upgrade(url)
+        return
+    async with EmbeddedPostgres(data_dir) as postgres:
+        await schema.upgrade(postgres.url)

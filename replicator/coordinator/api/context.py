@@ -1,0 +1,64 @@
+"""What every route needs: the coordinator, the store, and whether the files given at start have been applied."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Protocol, cast
+
+from fastapi import Depends, Request
+
+from replicator.core.task import Cluster, ReplicationTask
+from replicator.observe.metrics import FlowMetrics
+from replicator.store.port import Store
+
+
+class Operations(Protocol):
+    """The coordinator's operations as the API calls them; results are JSON values or dataclasses."""
+
+    async def apply(self, clusters: Sequence[Cluster], tasks: Sequence[ReplicationTask], dry_run: bool) -> Any: ...
+
+    async def check(self, clusters: Sequence[Cluster], tasks: Sequence[ReplicationTask]) -> Any: ...
+
+    async def get(self, kind: str, name: str | None) -> Any: ...
+
+    async def delete(self, kind: str, name: str, force: bool, purge: bool) -> Any: ...
+
+    async def set_paused(self, task: str, paused: bool, topic: str | None, source: str | None, destination: str | None) -> Any: ...
+
+    async def resume(
+        self, task: str, topic: str | None, source: str | None, destination: str | None, accept_loss: bool, from_offset: int | None
+    ) -> Any: ...
+
+    async def status(self, task: str | None) -> Any: ...
+
+    async def events(self, task: str) -> Any: ...
+
+    async def parked_list(self, task: str) -> Any: ...
+
+    async def parked_retry(self, task: str, ids: Sequence[int]) -> Any: ...
+
+    async def parked_discard(self, task: str, ids: Sequence[int]) -> Any: ...
+
+
+@dataclass(slots=True)
+class Readiness:
+    """``applied`` turns true when the files given to ``run`` have been applied; without files it is true at once."""
+
+    applied: bool = True
+    waiting_for: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    coordinator: Operations
+    store: Store
+    readiness: Readiness = field(default_factory=Readiness)
+    metrics: FlowMetrics = field(default_factory=FlowMetrics)
+
+
+def services_of(request: Request) -> Services:
+    return cast(Services, request.app.state.services)
+
+
+Given = Annotated[Services, Depends(services_of)]

@@ -1,0 +1,42 @@
+"""Alive, ready, and the numbers: what monitors and load balancers ask."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from replicator.coordinator.api.context import Given
+from replicator.store.port import StoreUnavailable
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/healthz")
+async def healthz() -> dict[str, Any]:
+    """200 while the process answers at all."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz")
+async def readyz(given: Given) -> JSONResponse:
+    """200 once the store answers and the files given at start have been applied; else 503 and what is missing."""
+    missing = []
+    try:
+        await given.store.identity()
+    except StoreUnavailable as error:
+        missing.append(str(error))
+    if not given.readiness.applied:
+        missing.append(given.readiness.waiting_for or "the files given at start are being applied")
+    return JSONResponse({"status": "not-ready" if missing else "ok", "missing": missing}, status_code=503 if missing else 200)
+
+
+@router.get("/metrics")
+async def metrics(given: Given) -> Response:
+    try:
+        given.metrics.update(await given.store.flow_figures())
+    except StoreUnavailable:
+        given.metrics.store_lost()
+    return Response(given.metrics.render(), media_type=CONTENT_TYPE_LATEST)

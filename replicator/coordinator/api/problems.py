@@ -1,0 +1,54 @@
+"""Errors as ``application/problem+json`` in the words of the command line, with the exit code a command would end with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from replicator.core.errors import ReplicatorError
+from replicator.observe.outcome import FAILED, INVALID, MISSING, exit_code, http_status
+
+log = structlog.get_logger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+
+def problem(status: int, title: str, *, code: int = FAILED, hint: str = "") -> JSONResponse:
+    content: dict[str, Any] = {"type": "about:blank", "title": title, "status": status, "exit_code": code}
+    if hint:
+        content["hint"] = hint
+    return JSONResponse(content, status_code=status, media_type=MEDIA_TYPE)
+
+
+async def _on_purpose(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ReplicatorError)
+    return problem(http_status(error), error.message, code=exit_code(error), hint=error.hint)
+
+
+async def _invalid_request(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    lines = [f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()]
+    return problem(400, "; ".join(lines), code=INVALID)
+
+
+async def _http(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    code = MISSING if error.status_code == 404 else INVALID if error.status_code < 500 else FAILED
+    return problem(error.status_code, str(error.detail), code=code)
+
+
+async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    log.error("request failed", path=request.url.path, exc_info=error)
+    return problem(500, f"internal error: {type(error).__name__}", hint="the log of the coordinator has the details")
+
+
+def install(app: FastAPI) -> None:
+    app.add_exception_handler(ReplicatorError, _on_purpose)
+    app.add_exception_handler(RequestValidationError, _invalid_request)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unexpected)
