@@ -127,7 +127,7 @@ class PullReader:
         if self._connection is None or not self._connection.is_open:
             self._drop_window()
             self._connection = await self._client.connect(self._queue.broker_name)
-        if not self._window and (self._known_max < 0 or self._position < self._known_max):
+        if not self._window and self._position < self._known_max:
             if not await self._credits.take_within(PULL_BYTES_RESERVED, SUSPEND_MS / 1000):
                 return self._batch([], 0)
             self._append_pull(PULL_BYTES_RESERVED)
@@ -154,14 +154,17 @@ class PullReader:
             self._fill(long_poll=False)
             if pull.suspended or records >= READ_RECORDS_MAX or size >= READ_BYTES_MAX:
                 break
-        self._credits.take(size)
         return self._batch(parts, size)
 
     def _next(self, pull: _Pull) -> tuple[MessageColumns | None, int]:
+        """One answer: its records, None if it brings none, and the bytes they hold, already counted against the credits."""
         answer = pull.answer.result()
         self._window.popleft()
         self._credits.give(pull.reserved_bytes)
-        return self._take(pull, answer), len(answer.body)
+        columns = self._take(pull, answer)
+        size_bytes = len(answer.body) if columns is not None else 0
+        self._credits.take(size_bytes)
+        return columns, size_bytes
 
     def _take(self, pull: _Pull, answer: RemotingCommand) -> MessageColumns | None:
         """Advances the position by one answer. None where it brings no records."""

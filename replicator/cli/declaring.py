@@ -68,10 +68,7 @@ def check(
         counts = {"clusters": len(loaded.clusters), "tasks": len(loaded.tasks)}
         show({"valid": True, **counts}, output)
         return
-    if client is not None:
-        answer = client.post("/check", {"documents": files.documents(paths)})
-    else:
-        answer = local.check(loaded)
+    answer = client.post("/check", {"documents": files.documents(paths)}) if client is not None else local.check(loaded)
     show(answer, output)
     local.raise_for_problems(answer)
 

@@ -43,7 +43,7 @@ def run(
     host, port = wiring.parse_listen(listen)
     wiring.run(
         wiring.RunOptions(
-            files=tuple([*(file or []), *(more or [])]),
+            files=(*(file or []), *(more or [])),
             data_dir=data_dir,
             host=host,
             port=port,
