@@ -209,7 +209,10 @@ class PullReader:
             self._discard(self._window.popleft())
         if self._window and self._window[0].offset > self._position:
             asked = min(self._window[0].offset - self._position, STRIDE_MAX)
-            self._window.appendleft(self._pull(self._position, asked))
+            if self._credits.try_take(PULL_BYTES_RESERVED):
+                self._window.appendleft(self._pull(self._position, asked, PULL_BYTES_RESERVED))
+            else:
+                self._drop_window()
         if not self._window:
             self._next_pull = self._position
 

@@ -70,7 +70,8 @@ class Child:
         return "does not get ready" if self.is_running else f"ended with status {self._process.returncode}"
 
     def tail(self) -> str:
-        lines = self.output.read_text(errors="replace").splitlines()
+        # Some versions narrate hundreds of lines of their logging set-up first.
+        lines = [line for line in self.output.read_text(errors="replace").splitlines() if line.strip() and "|-INFO" not in line]
         return " | ".join(line.strip() for line in lines[-TAIL_LINES_MAX:]) or f"no output in {self.output}"
 
     def kill(self) -> None:

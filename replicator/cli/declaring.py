@@ -7,15 +7,16 @@ import os
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from replicator import config
 from replicator.cli import files, local
 from replicator.cli.client import Client
 from replicator.cli.output import Format, Output, show
 from replicator.cli.running import Files, MoreFiles
-from replicator.core.errors import InvalidInput, ReplicatorError
+from replicator.core.errors import InvalidInput
 
 
 class Kind(StrEnum):
@@ -37,18 +38,11 @@ def _wanted(file: list[Path] | None, more: list[Path] | None) -> list[Path]:
     return found
 
 
-def _load(paths: Sequence[Path], client: Client | None) -> Any:
-    """Names a file does not declare may be known to the coordinator: it is asked only then."""
-    try:
-        return files.load(paths)
-    except InvalidInput:
-        if client is None or not all(path.is_file() for path in paths):
-            raise
-        try:
-            known = [str(row["name"]) for row in client.get("/clusters")]
-        except ReplicatorError:
-            known = []
-        return files.load(paths, known)
+def _load(paths: Sequence[Path], client: Client | None) -> config.Declarations:
+    """What is wrong with the files by themselves is told before the coordinator is asked for the clusters it knows."""
+    files.load(paths, None)
+    known = [str(row["name"]) for row in client.get("/clusters")] if client is not None else []
+    return files.load(paths, known)
 
 
 def check(
@@ -114,8 +108,6 @@ def delete(
 
 def schema() -> None:
     """The JSON Schema of the files. Example: replicator schema > replicator.schema.json"""
-    from replicator import config
-
     print(json.dumps(config.json_schema(), indent=2, ensure_ascii=False))
 
 

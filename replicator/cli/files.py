@@ -13,12 +13,13 @@ from replicator import config
 from replicator.core.errors import InvalidInput
 
 
-def load(files: Sequence[Path], known_clusters: Sequence[str] = ()) -> Any:
-    """Clusters and tasks of the files. Raises ``InvalidInput`` with file and line."""
+def load(files: Sequence[Path], known_clusters: Sequence[str] | None) -> config.Declarations:
+    """Clusters and tasks of the files. ``known_clusters``: those declared elsewhere; with None, names are not judged yet.
+    Raises ``InvalidInput`` with file and line."""
     missing = [str(file) for file in files if not file.is_file()]
     if missing:
         raise InvalidInput(f"no such file: {', '.join(missing)}")
-    return config.load_files(list(files), known_clusters=tuple(known_clusters))
+    return config.load_files(files, known_clusters)
 
 
 def documents(files: Sequence[Path]) -> list[dict[str, Any]]:

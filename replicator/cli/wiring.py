@@ -101,7 +101,7 @@ def run(options: RunOptions) -> None:
     """Returns after SIGTERM or SIGINT; raises the error that ended it otherwise."""
     refuse_open_door(options.host, options.token)
     if options.files:
-        files.load(options.files)
+        files.load(options.files, None)
     listener = listen(options.host, options.port)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -171,7 +171,7 @@ class _Process:
                 group.create_task(serve(app, options.host, options.port, stops[1], self._listener), name="api"),
                 group.create_task(coordinator.run(stops[2]), name="coordinator"),
             ]
-            helpers = [group.create_task(self._apply_files(coordinator), name="apply")]
+            helpers = [group.create_task(self._apply_files(store, coordinator), name="apply")]
             if self._postgres is not None:
                 helpers.append(group.create_task(self._keep_running(self._postgres), name="postgres"))
             log.info("started", instance=self._instance, listen=f"{options.host}:{options.port}", version=replicator.__version__)
@@ -186,7 +186,7 @@ class _Process:
             for helper in helpers:
                 helper.cancel()
 
-    async def _apply_files(self, coordinator: Coordinator) -> None:
+    async def _apply_files(self, store: PostgresStore, coordinator: Coordinator) -> None:
         if not self._options.files:
             return
         retrying = AsyncRetrying(
@@ -196,9 +196,9 @@ class _Process:
             before_sleep=self._say_waiting,
             reraise=True,
         )
-        loaded = files.load(self._options.files)
         async for attempt in retrying:
             with attempt:
+                loaded = files.load(self._options.files, [row.name for row in await store.clusters()])
                 result = await coordinator.apply(loaded.clusters, loaded.tasks, False)
                 _log_applied(result)
         self._readiness.applied = True

@@ -20,7 +20,7 @@ DEPTH_MAX = 6
 
 _SECRET_KEY = re.compile(r"secret|password|passwd|token|access_?key|authorization|credential", re.IGNORECASE)
 _SECRET_IN_URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://[^\s:/@]*):[^\s/@]+@", re.IGNORECASE)
-_CHATTY = ("httpx", "httpcore", "asyncio", "sqlalchemy", "alembic", "uvicorn.access")
+_CHATTY = ("httpx", "httpcore", "asyncio", "sqlalchemy", "alembic", "uvicorn")
 
 
 def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

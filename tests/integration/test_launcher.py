@@ -170,9 +170,9 @@ def test_nothing_outlives_a_killed_parent(tmp_path: Path) -> None:
     assert wait_for_end(pids) == []
 
 
-def test_a_broker_that_cannot_start_says_why(tmp_path: Path) -> None:
-    with pytest.raises(LabProblem, match="broken-a of broken .* ended with status .* logs stay in"):
-        LocalCluster("broken", directory=tmp_path, broker_properties={"listenPort": "none"}).start()
+def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
+    with pytest.raises(LabProblem, match="of broken .* ended with status .* logs stay in .*no-such-option"):
+        LocalCluster("broken", directory=tmp_path, jvm_options=["--no-such-option"]).start()
 
 
 def test_missing_maven_says_the_way_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -28,7 +28,8 @@ class Sent:
 
     @classmethod
     def of(cls, row: dict[str, Any]) -> Self:
-        return cls(**{name: row.get(name) for name in cls.__slots__})
+        values: dict[str, Any] = {name: row.get(name) for name in cls.__slots__}
+        return cls(**values)
 
     @property
     def place(self) -> tuple[str, int, int]:
@@ -75,7 +76,8 @@ class Seen:
             "user_properties": {name: value for name, value in properties.items() if name not in system_properties},
             "body": None if body is None else base64.b64decode(body),
         }
-        return cls(**{name: fields.get(name) for name in cls.__slots__})
+        values: dict[str, Any] = {name: fields.get(name) for name in cls.__slots__}
+        return cls(**values)
 
     @property
     def place(self) -> tuple[str, int, int]:

@@ -27,7 +27,7 @@ class ApplyBody(CheckBody):
 async def _loaded(given: Services, documents: list[dict[str, Any]]) -> Any:
     """Tasks may name clusters that were declared before."""
     known = [row.name for row in await given.store.clusters()]
-    return config.load_documents(documents, known_clusters=known)
+    return config.load_documents(documents, known)
 
 
 @router.post("/apply")

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import hmac
 
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from replicator.coordinator.api.problems import problem
 from replicator.observe.outcome import FAILED, INVALID
 
 REQUEST_BYTES_MAX = 4 * 1024 * 1024
+TOO_LARGE = f"the request is larger than {REQUEST_BYTES_MAX} bytes"
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 """Asked by machines that have no token; they tell nothing but up or down."""
-
-
-class _TooLarge(Exception):
-    pass
 
 
 class Guard:
@@ -37,41 +35,27 @@ class Guard:
             return
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > REQUEST_BYTES_MAX:
-            await _refuse_size(scope, receive, send)
+            await problem(413, TOO_LARGE, code=INVALID)(scope, receive, send)
             return
         await self._limited(scope, receive, send)
 
     async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
         """A chunked request tells its size only while it comes in."""
         taken = 0
-        answering = False
 
         async def counted() -> Message:
             nonlocal taken
             message = await receive()
             taken += len(message.get("body", b""))
             if taken > REQUEST_BYTES_MAX:
-                raise _TooLarge
+                # The one kind of exception that FastAPI does not turn into "error parsing the body".
+                raise HTTPException(413, TOO_LARGE)
             return message
 
-        async def noticed(message: Message) -> None:
-            nonlocal answering
-            answering = True
-            await send(message)
-
-        try:
-            await self._app(scope, counted, noticed)
-        except _TooLarge:
-            if answering:
-                raise
-            await _refuse_size(scope, receive, send)
+        await self._app(scope, counted, send)
 
     def _may_enter(self, path: str, authorization: bytes) -> bool:
         if self._token is None or path in OPEN_PATHS:
             return True
         scheme, _, value = authorization.partition(b" ")
         return scheme.lower() == b"bearer" and hmac.compare_digest(value.strip(), self._token)
-
-
-async def _refuse_size(scope: Scope, receive: Receive, send: Send) -> None:
-    await problem(413, f"the request is larger than {REQUEST_BYTES_MAX} bytes", code=INVALID)(scope, receive, send)

@@ -1,0 +1,61 @@
+"""Every route calls its operation with what was asked."""
+
+import pytest
+
+CLUSTER = {
+    "apiVersion": "replicator/v1", "kind": "Cluster", "metadata": {"name": "hangzhou"},
+    "spec": {"connector": "rocketmq", "rocketmq": {"name_servers": ["127.0.0.1:9876"]}},
+}
+LOSS = {"topic": "pay", "source": "a", "destination": "b", "accept_loss": True}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "call"),
+    [
+        ("GET", "/status", None, ("status", None)),
+        ("GET", "/status?task=orders", None, ("status", "orders")),
+        ("GET", "/tasks", None, ("get", "tasks", None)),
+        ("GET", "/clusters/hangzhou", None, ("get", "clusters", "hangzhou")),
+        ("GET", "/workers", None, ("get", "workers", None)),
+        ("GET", "/assignments", None, ("get", "assignments", None)),
+        ("DELETE", "/tasks/orders", None, ("delete", "tasks", "orders", False, False)),
+        ("DELETE", "/clusters/a?force=true&purge=true", None, ("delete", "clusters", "a", True, True)),
+        ("POST", "/tasks/orders/pause", None, ("set_paused", "orders", True, None, None, None)),
+        ("POST", "/tasks/orders/pause", {"topic": "pay"}, ("set_paused", "orders", True, "pay", None, None)),
+        ("POST", "/tasks/orders/resume", None, ("resume", "orders", None, None, None, False, None)),
+        ("POST", "/tasks/orders/resume", LOSS, ("resume", "orders", "pay", "a", "b", True, None)),
+        ("GET", "/tasks/orders/events", None, ("events", "orders")),
+        ("GET", "/tasks/orders/parked", None, ("parked_list", "orders")),
+        ("POST", "/tasks/orders/parked/retry", {"ids": [1, 2]}, ("parked_retry", "orders", [1, 2])),
+        ("POST", "/tasks/orders/parked/discard", {"ids": []}, ("parked_discard", "orders", [])),
+    ],
+)
+async def test_a_route_calls_its_operation(api, method, path, body, call):
+    answer = await api.ask(method, f"/api/v1{path}", json=body)
+    assert answer.status_code == 200, answer.text
+    assert answer.json() == {"ok": True}
+    assert api.coordinator.calls == [call]
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+async def test_apply_hands_over_what_the_documents_declare(api, dry_run):
+    answer = await api.ask("POST", "/api/v1/apply", json={"documents": [CLUSTER], "dry_run": dry_run})
+    assert answer.status_code == 200, answer.text
+    (operation, clusters, tasks, dry), = api.coordinator.calls
+    assert (operation, [cluster.name for cluster in clusters], list(tasks), dry) == ("apply", ["hangzhou"], [], dry_run)
+
+
+async def test_an_invalid_document_changes_nothing(api):
+    answer = await api.ask("POST", "/api/v1/apply", json={"documents": [{**CLUSTER, "spec": {"connector": "rocketmq", "rokcetmq": {}}}]})
+    assert (answer.status_code, answer.json()["exit_code"]) == (400, 2)
+    assert api.coordinator.calls == []
+
+
+async def test_the_schema_is_a_json_schema(api):
+    answer = await api.ask("GET", "/api/v1/schema")
+    assert "$schema" in answer.json() or "$defs" in answer.json()
+
+
+async def test_the_api_is_described(api):
+    answer = await api.ask("GET", "/openapi.json")
+    assert "/api/v1/status" in answer.json()["paths"]
