@@ -6,6 +6,7 @@ import asyncio
 from functools import partial
 from typing import Any
 
+from replicator.cli.options import new_instance
 from replicator.core.errors import ReplicatorError
 
 
@@ -14,7 +15,6 @@ def check(loaded: Any) -> Any:
     # Only this command needs them: every other one starts faster without.
     from fastapi.encoders import jsonable_encoder
 
-    from replicator.cli.wiring import new_instance
     from replicator.coordinator.service import Coordinator
     from replicator.observe import logging
     from replicator.registry import connect

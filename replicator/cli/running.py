@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 
 import replicator
+from replicator.cli import files
+from replicator.cli.options import RunOptions, database_url, parse_listen, refuse_open_door
 
 DEFAULT_DATA_DIR = Path("replicator-data")
 DEFAULT_LISTEN = "127.0.0.1:8420"
@@ -20,10 +22,8 @@ MoreFiles = Annotated[list[Path] | None, typer.Argument(metavar="[FILE]...", hel
 
 
 def _database_url() -> str:
-    from replicator.cli import wiring
-
     given = os.environ.get("REPLICATOR_DATABASE_URL", "")
-    return wiring.database_url(given) if given else ""
+    return database_url(given) if given else ""
 
 
 def run(
@@ -36,21 +36,25 @@ def run(
 
     Applies the files and runs until SIGTERM or Ctrl-C. Example: replicator run -f orders.yaml
     """
-    from replicator.cli import wiring
     from replicator.observe import logging
 
     logging.configure()
-    host, port = wiring.parse_listen(listen)
-    wiring.run(
-        wiring.RunOptions(
-            files=(*(file or []), *(more or [])),
-            data_dir=data_dir,
-            host=host,
-            port=port,
-            token=os.environ.get("REPLICATOR_TOKEN") or None,
-            database_url=_database_url(),
-        )
+    host, port = parse_listen(listen)
+    options = RunOptions(
+        files=(*(file or []), *(more or [])),
+        data_dir=data_dir,
+        host=host,
+        port=port,
+        token=os.environ.get("REPLICATOR_TOKEN") or None,
+        database_url=_database_url(),
     )
+    refuse_open_door(host, options.token)
+    if options.files:
+        files.load(options.files, None)
+    # Server, database and web framework: loaded only where they run, and only for input that makes sense.
+    from replicator.cli import wiring
+
+    wiring.run(options)
 
 
 def upgrade(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:

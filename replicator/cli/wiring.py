@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import os
-import re
-import secrets
 import signal
 import socket
 from collections.abc import Awaitable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,10 +17,11 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 
 import replicator
 from replicator.cli import files
+from replicator.cli.options import RunOptions, new_instance
 from replicator.coordinator.api.app import create_app, listen, serve
 from replicator.coordinator.api.context import Readiness
 from replicator.coordinator.service import Coordinator
-from replicator.core.errors import InvalidInput, NotConnected, Unsafe
+from replicator.core.errors import NotConnected
 from replicator.observe.outcome import cause_of
 from replicator.registry import connect
 from replicator.store import schema
@@ -42,66 +38,10 @@ APPLY_WAIT_SECONDS_MAX = 10.0
 WORKER_STOP_SECONDS_MAX = 7.0
 PART_STOP_SECONDS_MAX = 1.5
 POSTGRES_RESTART_SECONDS = 2.0
-INSTANCE_HOST_LENGTH_MAX = 24
-
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """``database_url`` empty: an embedded Postgres in ``data_dir``."""
-
-    files: tuple[Path, ...]
-    data_dir: Path
-    host: str
-    port: int
-    token: str | None = None
-    database_url: str = ""
-
-
-def parse_listen(text: str) -> tuple[str, int]:
-    """HOST:PORT, [IPV6]:PORT or :PORT."""
-    host, separator, port = text.rpartition(":")
-    if not separator or not port.isdigit() or int(port) > 65535:
-        raise InvalidInput(f"--listen {text!r} is not HOST:PORT", hint="for example 127.0.0.1:8420")
-    return host.strip("[]") or "0.0.0.0", int(port)
-
-
-def refuse_open_door(host: str, token: str | None) -> None:
-    """Without a token only this machine may ask."""
-    if token or _is_loopback(host):
-        return
-    raise Unsafe(f"refusing to listen on {host} without a token", hint="set REPLICATOR_TOKEN, or listen on 127.0.0.1")
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def new_instance() -> str:
-    """Unique to this process and start; safe inside names of groups and clients."""
-    host = re.sub(r"[^A-Za-z0-9-]+", "-", socket.gethostname())[:INSTANCE_HOST_LENGTH_MAX].strip("-") or "host"
-    return f"{host}-{os.getpid()}-{secrets.token_hex(4)}"
-
-
-def database_url(text: str) -> str:
-    """As SQLAlchemy wants it; the usual spellings of a Postgres address are taken too."""
-    for prefix in ("postgres://", "postgresql://"):
-        if text.startswith(prefix):
-            return "postgresql+asyncpg://" + text.removeprefix(prefix)
-    if not text.startswith("postgresql+asyncpg://"):
-        raise InvalidInput("REPLICATOR_DATABASE_URL is not a Postgres address", hint="postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
-    return text
 
 
 def run(options: RunOptions) -> None:
-    """Returns after SIGTERM or SIGINT; raises the error that ended it otherwise."""
-    refuse_open_door(options.host, options.token)
-    if options.files:
-        files.load(options.files, None)
+    """Returns after SIGTERM or SIGINT; raises the error that ended it otherwise. ``options`` and files have been judged."""
     listener = listen(options.host, options.port)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import socket
 from dataclasses import dataclass
+from typing import cast
 
 from connectors.rocketmq.client.credentials import Credentials, Security
 from connectors.rocketmq.client.errors import Unreachable
@@ -74,8 +75,7 @@ class Connection(asyncio.BufferedProtocol):
     # asyncio.BufferedProtocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are no subclass of it
         raw = transport.get_extra_info("socket")
         if raw is not None:
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,0 +1,68 @@
+"""What ``run`` is asked to do, read and judged before anything is started."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import secrets
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from replicator.core.errors import InvalidInput, Unsafe
+
+INSTANCE_HOST_LENGTH_MAX = 24
+PORT_MAX = 65535
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """``database_url`` empty: an embedded Postgres in ``data_dir``."""
+
+    files: tuple[Path, ...]
+    data_dir: Path
+    host: str
+    port: int
+    token: str | None = None
+    database_url: str = ""
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """HOST:PORT, [IPV6]:PORT or :PORT."""
+    host, separator, port = text.rpartition(":")
+    if not separator or not port.isdigit() or int(port) > PORT_MAX:
+        raise InvalidInput(f"--listen {text!r} is not HOST:PORT", hint="for example 127.0.0.1:8420")
+    return host.strip("[]") or "0.0.0.0", int(port)
+
+
+def refuse_open_door(host: str, token: str | None) -> None:
+    """Without a token only this machine may ask."""
+    if token or _is_loopback(host):
+        return
+    raise Unsafe(f"refusing to listen on {host} without a token", hint="set REPLICATOR_TOKEN, or listen on 127.0.0.1")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def new_instance() -> str:
+    """Unique to this process and start; safe inside names of groups and clients."""
+    host = re.sub(r"[^A-Za-z0-9-]+", "-", socket.gethostname())[:INSTANCE_HOST_LENGTH_MAX].strip("-") or "host"
+    return f"{host}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def database_url(text: str) -> str:
+    """As SQLAlchemy wants it; the usual spellings of a Postgres address are taken too."""
+    for prefix in ("postgres://", "postgresql://"):
+        if text.startswith(prefix):
+            return "postgresql+asyncpg://" + text.removeprefix(prefix)
+    if not text.startswith("postgresql+asyncpg://"):
+        raise InvalidInput("REPLICATOR_DATABASE_URL is not a Postgres address", hint="postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
+    return text

@@ -1,0 +1,96 @@
+"""Commands in this process, before a coordinator that notes what it was asked."""
+
+import json
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from replicator.cli import client as client_module
+from replicator.cli import files
+from replicator.cli.main import app
+
+FLOW = {
+    "source": "hangzhou", "destination": "shanghai", "state": "running", "queues_by_state": {"running": 4}, "lag_messages": 1234,
+    "lag_seconds": None, "copied_total": 5_000_000, "skipped_total": {"loop": 2, "filtered": 3}, "parked": 0, "rate_per_second": 10.0,
+    "latency_ms": {"p50": 41.0, "p99": None}, "retention_headroom_seconds": None, "error": "",
+}
+STATUS = {"observed_at": "2026-11-21T00:00:00Z", "tasks": [{"name": "orders", "mode": "one-way", "state": "running", "flows": [FLOW]}]}
+EVENTS = [{"at": "2026-11-21T00:00:00Z", "task": "orders", "kind": "created", "message": "by [someone]", "detail": {}}]
+
+
+class Coordinator:
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, object]] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        path = request.url.path.removeprefix("/api/v1")
+        self.asked.append((request.method, path, json.loads(request.content) if request.content else None))
+        answers = {"/status": STATUS, "/tasks/orders/events": EVENTS, "/clusters": [], "/assignments": []}
+        return httpx.Response(200, json=answers.get(path, {"done": path}))
+
+
+@pytest.fixture
+def coordinator(monkeypatch) -> Coordinator:
+    made = Coordinator()
+    real = httpx.Client
+
+    def with_transport(**arguments):
+        return real(**{**arguments, "transport": httpx.MockTransport(made)})
+
+    monkeypatch.setattr(client_module.httpx, "Client", with_transport)
+    return made
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_status_keeps_every_key_for_programs(coordinator):
+    assert json.loads(run("status", "-o", "json")) == STATUS
+    assert yaml.safe_load(run("status", "orders", "-o", "yaml")) == STATUS
+
+
+def test_status_shows_a_dash_where_nothing_is_known(coordinator):
+    (row,) = [line for line in run("status").splitlines() if "hangzhou -> shanghai" in line]
+    assert " ".join(row.split()) == "orders hangzhou -> shanghai running 1,234 - 10.0 5,000,000 5 0 41.0/- -"
+
+
+def test_brackets_in_messages_are_text(coordinator):
+    assert "by [someone]" in run("events", "orders")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asked"),
+    [
+        (("pause", "orders", "--topic", "pay"),
+         ("POST", "/tasks/orders/pause", {"topic": "pay", "source": None, "destination": None})),
+        (("resume", "orders", "--source", "a", "--destination", "b", "--from-offset", "7"),
+         ("POST", "/tasks/orders/resume",
+          {"topic": None, "source": "a", "destination": "b", "accept_loss": False, "from_offset": 7})),
+        (("delete", "tasks", "orders", "--purge"), ("DELETE", "/tasks/orders", None)),
+        (("get", "workers"), ("GET", "/workers", None)),
+        (("get", "clusters", "a"), ("GET", "/clusters/a", None)),
+        (("parked", "list", "orders"), ("GET", "/tasks/orders/parked", None)),
+        (("parked", "retry", "orders", "1", "2"), ("POST", "/tasks/orders/parked/retry", {"ids": [1, 2]})),
+        (("parked", "discard", "orders"), ("POST", "/tasks/orders/parked/discard", {"ids": []})),
+    ],
+)
+def test_a_command_asks_the_coordinator(coordinator, arguments, asked):
+    run(*arguments)
+    assert coordinator.asked == [asked]
+
+
+def test_documents_become_json_values(tmp_path):
+    file = Path(tmp_path / "x.yaml")
+    file.write_text("a: {timestamp: 2026-11-21T00:00:00Z}\n---\n---\nb: [1, 2026-11-21]\n")
+    assert files.documents([file]) == [{"a": {"timestamp": "2026-11-21T00:00:00+00:00"}}, {"b": [1, "2026-11-21"]}]
+
+
+def test_every_command_has_help_with_an_example():
+    for command in ("run", "check", "apply", "get", "delete", "pause", "resume", "status", "events", "schema", "version"):
+        assert "Example: replicator" in " ".join(run(command, "--help").split())
