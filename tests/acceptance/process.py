@@ -127,5 +127,27 @@ class ReplicatorProcess:
         assert code == 0, f"exit code {code}\n{self.tail()}"
         return time.monotonic() - began
 
+    def end(self) -> None:
+        """Leaves nothing running, however the test went."""
+        if self._child is not None and self._child.poll() is None:
+            self._child.kill()
+            self._child.wait()
+
     def tail(self) -> str:
         return self.log.read_text(errors="replace")[-6000:] if self.log.exists() else ""
+
+
+def task_yaml(name: str, include: str, body: str) -> str:
+    """A task over one topic pattern; ``body``: the other lines of its spec."""
+    return f"""apiVersion: replicator/v1
+kind: ReplicationTask
+metadata: {{name: {name}}}
+spec:
+  topics: {{include: ["{include}"]}}
+  start: earliest
+{body}"""
+
+
+TWO_WAY = """  mode: two-way
+  clusters: [hangzhou, shanghai]
+"""

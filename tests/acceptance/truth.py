@@ -1,0 +1,49 @@
+"""What stands in two clusters, read by the official Java client, and whether it is what replication promises."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from replicator.core.stamp import STAMP_NAME, parse_stamp
+from tests.witness.rows import Seen
+
+STAMP = STAMP_NAME.decode()
+
+
+def stamp_of(seen: Seen):
+    value = (seen.properties or {}).get(STAMP)
+    return parse_stamp(value.encode()) if value else None
+
+
+def born_and_copied(rows: Sequence[Seen], origin: str) -> tuple[list[Seen], list[Seen]]:
+    """Rows of one cluster: those born there and those copied there. ``origin``: prefix of the keys of what was born there."""
+    born = [row for row in rows if (row.keys or "").startswith(origin)]
+    copied = [row for row in rows if not (row.keys or "").startswith(origin)]
+    return born, copied
+
+
+def assert_copied_exactly(born: Sequence[Seen], copies: Sequence[Seen], tag: Mapping[str, str]) -> None:
+    """Each once, queue by queue in order, bodies, tags, keys and user properties equal; only ours added."""
+    doubled = [keys for keys, count in Counter(row.keys for row in copies).items() if count > 1]
+    assert not doubled, f"{len(doubled)} doubled, first {doubled[:3]}"
+    lost = {row.keys for row in born} - {row.keys for row in copies}
+    assert not lost, f"{len(lost)} lost, first {sorted(map(str, lost))[:3]}"
+    assert len(born) == len(copies)
+    by_queue: dict[int, list[Seen]] = {}
+    for row in sorted(copies, key=lambda row: (row.queue, row.offset)):
+        by_queue.setdefault(row.queue, []).append(row)
+    for queue in sorted({row.queue for row in born}):
+        expected = sorted((row for row in born if row.queue == queue), key=lambda row: row.offset)
+        found = by_queue.pop(queue)
+        assert [row.keys for row in expected] == [row.keys for row in found], f"queue {queue}: order"
+        for original, copy in zip(expected, found, strict=True):
+            assert original.sha256 == copy.sha256, f"{original.keys}: body"
+            assert original.tags == copy.tags
+            kept = {name: value for name, value in copy.user_properties.items() if name != STAMP and name not in tag}
+            assert kept == original.user_properties, f"{original.keys}: user properties"
+            assert {name: copy.user_properties.get(name) for name in tag} == dict(tag)
+            stamp = stamp_of(copy)
+            assert stamp is not None
+            assert stamp.hop.offset == original.offset
+    assert not by_queue
