@@ -31,7 +31,9 @@ STRIDE_FIRST = 32
 STRIDE_MAX = 1024
 """4.9.2 to 4.9.8 allocate lists of the size asked for."""
 AHEAD_RECORDS_MAX = 2048
-PULLS_AHEAD_MAX = 32
+PULLS_AHEAD_MAX = 64
+READ_RECORDS_WORTH = 1000
+"""While that many more are known to be there, a read waits for them: what a batch costs beside its records is shared by more."""
 READ_RECORDS_MAX = 2000
 READ_BYTES_MAX = 1024 * 1024
 SUSPEND_MS = 5_000
@@ -108,15 +110,22 @@ class PullReader:
         self._full_answers = 0
         self._next_pull = offset
         self._known_max = -1
+        self._gathered_bytes = 0
         self._bounds = (0, 0)
         self._window: deque[_Pull] = deque()
         self._connection: Connection | None = None
         self._template: FrameTemplate | None = None
 
     async def read(self) -> RecordBatch:
-        with mapped(f"{self._where} {self._position}"):
+        begin = self._position
+        with mapped(f"{self._where} {begin}"):
             try:
                 return await self._read()
+            except asyncio.CancelledError:
+                self._position = begin  # What was taken so far goes nowhere: it is pulled again by the next read.
+                self._credits.give(self._gathered_bytes)
+                self._drop_window()
+                raise
             except (Unreachable, Answered):
                 self._drop_window()
                 self._connection = None
@@ -124,6 +133,7 @@ class PullReader:
 
     async def _read(self) -> RecordBatch:
         """Waits for the first answer of the window, then takes along what has arrived behind it."""
+        self._gathered_bytes = 0
         if self._connection is None or not self._connection.is_open:
             self._drop_window()
             self._connection = await self._client.connect(self._queue.broker_name)
@@ -133,11 +143,11 @@ class PullReader:
             self._append_pull(PULL_BYTES_RESERVED)
         self._fill()
         parts: list[MessageColumns] = []
-        size = records = 0
+        records = 0
         while self._window:
             pull = self._window[0]
             if not pull.answer.done():
-                if parts:
+                if parts and (records >= READ_RECORDS_WORTH or pull.offset + pull.asked > self._known_max):
                     break
                 await asyncio.wait([pull.answer])
             try:
@@ -149,12 +159,12 @@ class PullReader:
                 break
             if columns is not None:
                 parts.append(columns)
-                size += size_bytes
+                self._gathered_bytes += size_bytes
                 records += len(columns)
             self._fill(long_poll=False)
-            if pull.suspended or records >= READ_RECORDS_MAX or size >= READ_BYTES_MAX:
+            if pull.suspended or records >= READ_RECORDS_MAX or self._gathered_bytes >= READ_BYTES_MAX:
                 break
-        return self._batch(parts, size)
+        return self._batch(parts, self._gathered_bytes)
 
     def _next(self, pull: _Pull) -> tuple[MessageColumns | None, int]:
         """One answer: its records, None if it brings none, and the bytes they hold, already counted against the credits."""

@@ -16,6 +16,9 @@ from replicator.core.record import RecordBatch, RecordIdentity, parse_properties
 from replicator.core.stamp import FIRST_HOP_SUFFIX, STAMP_NAME, Stamp, find_stamp, relay_suffix
 
 _SEPARATOR = b"\x02\xff\x02"
+CONSTANT_FRAGMENTS_MAX = 8
+"""Reserved properties with constant values that are remembered from batch to batch."""
+
 _STAMP_NEEDLE = b"\x02" + STAMP_NAME + b"\x01"
 
 
@@ -76,6 +79,7 @@ class Stamper:
         self._reserved = re.compile(b"\x02(?:" + b"|".join(map(re.escape, sorted(reserved))) + b")\x01")
         self._stale = re.compile(b"\x02(?:" + b"|".join(map(re.escape, (STAMP_NAME, *tags.keys))) + b")\x01[^\x02]*(?=\x02)")
         self._tag_needles = tuple(b"\x02" + key + b"\x01" for key in tags.keys)
+        self._constant_fragments: list[bytes] = []
         self._record_needles = (_STAMP_NEEDLE, *self._tag_needles)
 
     def decide(self, batch: RecordBatch, position: int) -> Decided:
@@ -114,17 +118,25 @@ class Stamper:
         return self._strip(joined), []
 
     def _strip(self, text: bytes) -> bytes:
+        for fragment in self._constant_fragments:
+            text = text.replace(fragment, b"\x02")
         found = self._reserved.search(text)
         while found is not None:
             start = found.start()
             fragment = text[start : text.index(b"\x02", start + 1) + 1]
             if text.count(fragment) * 8 > text.count(b"\xff") + 1:
                 text = text.replace(fragment, b"\x02")
+                self._remember(fragment)
             else:
                 # Values differ from record to record (times, ids): remove the name everywhere in one pass.
                 text = re.sub(re.escape(found.group()) + b"[^\x02]*(?=\x02)", b"", text)
-            found = self._reserved.search(text, max(0, start - 1) if start else 0)
+            found = self._reserved.search(text, max(0, start - 1))
         return text
+
+    def _remember(self, fragment: bytes) -> None:
+        """What a broker adds to every record is the same in the next batch: removed there without being searched for."""
+        if fragment not in self._constant_fragments:
+            self._constant_fragments = [*self._constant_fragments, fragment][-CONSTANT_FRAGMENTS_MAX:]
 
     def _decide_each(self, batch: RecordBatch, texts: list[bytes], decided: Decided) -> None:
         """Records with stamps, own tags or a filter to pass, one by one."""

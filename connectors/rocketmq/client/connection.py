@@ -49,6 +49,7 @@ class Connection(asyncio.BufferedProtocol):
         self._pending: dict[int, _Pending] = {}
         self._transport: asyncio.Transport | None = None
         self._sweeper: asyncio.TimerHandle | None = None
+        self._unwritten: list[bytes] = []
         self._lost = ""
 
     @classmethod
@@ -117,8 +118,16 @@ class Connection(asyncio.BufferedProtocol):
             answer.set_exception(Unreachable(self.address, f"{IN_FLIGHT_MAX} requests are unanswered"))
         else:
             self._pending[opaque] = _Pending(answer, self._loop.time() + timeout_seconds, what)
-            self._transport.write(frame)
+            if not self._unwritten:
+                self._loop.call_soon(self._write)
+            self._unwritten.append(frame)
         return answer
+
+    def _write(self) -> None:
+        """All requests of one round of the event loop in one system call."""
+        if self._transport is not None and not self._lost:
+            self._transport.write(b"".join(self._unwritten))
+        self._unwritten.clear()
 
     def forget(self, opaque: int) -> None:
         pending = self._pending.pop(opaque, None)
