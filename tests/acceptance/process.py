@@ -105,6 +105,13 @@ class ReplicatorProcess:
                 time.sleep(1.0)  # The figures are saved once a second: the second look has to be a newer one.
         return status
 
+    def wait_topic(self, witness: Any, name_servers: str, topic: str, timeout_seconds: float = 30.0) -> None:
+        """Waits until the replicator has created a topic."""
+        deadline = time.monotonic() + timeout_seconds
+        while topic not in witness.topics(name_servers):
+            assert time.monotonic() < deadline, f"topic {topic} was not created\n{self.tail()}"
+            time.sleep(POLL_SECONDS)
+
     def send_signal(self, number: int) -> None:
         os.kill(self.pid, number)
 
