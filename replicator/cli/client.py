@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 import httpx
 
+from replicator.cli.options import token_of_environment
 from replicator.core.errors import InvalidInput, Missing, ReplicatorError, Unsafe
 from replicator.observe.outcome import INVALID, MISSING, UNSAFE
 
@@ -19,13 +21,23 @@ ANSWER_SECONDS_MAX = 120.0
 _ERRORS: dict[int, type[ReplicatorError]] = {INVALID: InvalidInput, MISSING: Missing, UNSAFE: Unsafe}
 
 
+def named(name: str) -> str:
+    """``name`` as part of a path; raises ``Missing`` for what nothing of ours can be called."""
+    if not re.fullmatch(r"[A-Za-z0-9-]+", name):
+        raise Missing(f"nothing is named {name!r}", hint="names consist of a-z, 0-9 and -")
+    return name
+
+
 class Client:
     """``REPLICATOR_URL`` and ``REPLICATOR_TOKEN`` say where and as whom."""
 
     def __init__(self, url: str | None = None, token: str | None = None, transport: httpx.BaseTransport | None = None) -> None:
         self.url = (url or os.environ.get("REPLICATOR_URL") or DEFAULT_URL).rstrip("/")
-        token = token or os.environ.get("REPLICATOR_TOKEN")
+        token = token or token_of_environment()
         try:
+            address = httpx.URL(self.url)
+            if address.scheme not in ("http", "https") or not address.host:
+                raise InvalidInput(f"REPLICATOR_URL {self.url!r} is not an http address", hint=f"for example {DEFAULT_URL}")
             self._http = httpx.Client(
                 base_url=self.url + PREFIX,
                 headers={"Authorization": f"Bearer {token}"} if token else {},
@@ -54,9 +66,16 @@ class Client:
             raise ReplicatorError(
                 f"the coordinator at {self.url} cannot be reached: {reason}", hint="start it, or set REPLICATOR_URL"
             ) from error
-        if answer.is_success:
+        if not answer.is_success:
+            raise _error_of(answer)
+        try:
             return answer.json() if answer.content else None
-        raise _error_of(answer)
+        except ValueError as error:
+            raise _of_somebody_else(answer) from error
+
+
+def _of_somebody_else(answer: httpx.Response) -> ReplicatorError:
+    return ReplicatorError(f"{answer.request.url} answered {answer.status_code}", hint="is REPLICATOR_URL the coordinator's?")
 
 
 def _error_of(answer: httpx.Response) -> ReplicatorError:
@@ -65,6 +84,6 @@ def _error_of(answer: httpx.Response) -> ReplicatorError:
     except ValueError:
         problem = None
     if not isinstance(problem, dict) or "title" not in problem:
-        return ReplicatorError(f"{answer.request.url} answered {answer.status_code}", hint="is REPLICATOR_URL the coordinator's?")
+        return _of_somebody_else(answer)
     kind = _ERRORS.get(problem.get("exit_code", 1), ReplicatorError)
     return kind(str(problem["title"]), hint=str(problem.get("hint", "")))

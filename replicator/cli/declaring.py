@@ -13,7 +13,7 @@ import typer
 
 from replicator import config
 from replicator.cli import files, local
-from replicator.cli.client import Client
+from replicator.cli.client import Client, named
 from replicator.cli.output import Format, Output, show
 from replicator.cli.running import Files, MoreFiles
 from replicator.core.errors import InvalidInput
@@ -87,7 +87,7 @@ def get(
 ) -> None:
     """Lists objects, or shows one. Example: replicator get tasks orders -o yaml"""
     client = Client()
-    answer = client.get(f"/{kind}" if name is None else f"/{kind}/{name}")
+    answer = client.get(f"/{kind}" if name is None else f"/{kind}/{named(name)}")
     show(answer, output, empty=f"no {kind}")
 
 
@@ -99,7 +99,7 @@ def delete(
     output: Output = Format.TABLE,
 ) -> None:
     """Stops and removes a task or a cluster; what was copied stays. Example: replicator delete tasks orders"""
-    answer = Client().delete(f"/{kind}/{name}", force=force, purge=purge)
+    answer = Client().delete(f"/{kind}/{named(name)}", force=force, purge=purge)
     if answer is None and output is Format.TABLE:
         print(f"deleted {kind.removesuffix('s')} {name}")
     else:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from replicator import config
+from replicator.config.documents import read_file
+from replicator.config.problems import Problems
 from replicator.core.errors import InvalidInput
 
 
@@ -24,18 +23,7 @@ def load(files: Sequence[Path], known_clusters: Sequence[str] | None) -> config.
 
 def documents(files: Sequence[Path]) -> list[dict[str, Any]]:
     """The documents as JSON values, for the API. Call ``load`` before: it judges them."""
-    found: list[dict[str, Any]] = []
-    for file in files:
-        with file.open(encoding="utf-8") as text:
-            found += [_json_value(document) for document in yaml.safe_load_all(text) if document is not None]
+    problems = Problems()
+    found = [document.value for file in files for document in read_file(file, problems)]
+    problems.raise_if_any()
     return found
-
-
-def _json_value(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _json_value(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_json_value(one) for one in value]
-    if isinstance(value, (datetime.datetime, datetime.date)):
-        return value.isoformat()
-    return value

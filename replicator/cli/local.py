@@ -7,14 +7,13 @@ from functools import partial
 from typing import Any
 
 from replicator.cli.options import new_instance
+from replicator.config import Declarations
 from replicator.core.errors import ReplicatorError
 
 
-def check(loaded: Any) -> Any:
+def check(loaded: Declarations) -> dict[str, Any]:
     """The coordinator's own check on an empty store."""
     # Only this command needs them: every other one starts faster without.
-    from fastapi.encoders import jsonable_encoder
-
     from replicator.coordinator.service import Coordinator
     from replicator.observe import logging
     from replicator.registry import connect
@@ -22,18 +21,21 @@ def check(loaded: Any) -> Any:
 
     logging.configure(level="error")
 
-    async def ask() -> Any:
+    async def ask() -> dict[str, Any]:
         instance = new_instance()
         store = MemoryStore()
         await store.open()
         coordinator = Coordinator(store, partial(connect, instance=instance), instance)
-        return await coordinator.check(loaded.clusters, loaded.tasks)
+        try:
+            return await coordinator.check(loaded.clusters, loaded.tasks)
+        finally:
+            await coordinator.close()
 
-    return jsonable_encoder(asyncio.run(ask()))
+    return asyncio.run(ask())
 
 
-def raise_for_problems(answer: Any) -> None:
+def raise_for_problems(answer: dict[str, Any]) -> None:
     """A check that found problems has failed, though it has shown all it saw."""
-    problems = answer.get("problems") if isinstance(answer, dict) else None
-    if problems:
-        raise ReplicatorError(f"{len(problems)} problem{'s' if len(problems) > 1 else ''} found")
+    found = answer.get("problems") or answer.get("errors") or []
+    if found:
+        raise ReplicatorError("; ".join(str(one) for one in found))

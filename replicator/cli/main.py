@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sys
+import traceback
+from typing import Annotated
 
 import typer
 
 from replicator.cli import declaring, later, operating, running
 from replicator.core.errors import ReplicatorError
+from replicator.observe.logging import without_passwords
 from replicator.observe.outcome import FAILED, exit_code
+
+_debug = False
 
 app = typer.Typer(
     name="replicator",
@@ -19,6 +24,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+@app.callback()
+def _common(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    global _debug
+    _debug = debug
+
+
 for part in (running, declaring, operating, later):
     part.register(app)
 
@@ -27,7 +42,7 @@ def main() -> None:
     try:
         app()
     except ReplicatorError as error:
-        print(f"replicator: {error}", file=sys.stderr)
+        _tell(error, str(error))
         sys.exit(exit_code(error))
     except KeyboardInterrupt:
         sys.exit(FAILED)
@@ -35,3 +50,15 @@ def main() -> None:
         # The reader of our output (head, less) left: nothing more to say, not even at the interpreter's end.
         sys.stderr.close()
         sys.exit(FAILED)
+    except OSError as error:
+        _tell(error, str(error))
+        sys.exit(FAILED)
+    except Exception as error:  # A bug of ours; a person gets a line all the same.
+        _tell(error, f"internal error: {type(error).__name__}: {error} (replicator --debug COMMAND shows where)")
+        sys.exit(FAILED)
+
+
+def _tell(error: Exception, text: str) -> None:
+    if _debug:
+        traceback.print_exception(error)
+    print(f"replicator: {without_passwords(text)}", file=sys.stderr)

@@ -8,14 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from replicator.cli import status as table_of_status
-from replicator.cli.client import Client
+from replicator.cli.client import Client, named
 from replicator.cli.output import Format, Output, show
 from replicator.core.errors import InvalidInput
 
 Topic = Annotated[str | None, typer.Option("--topic", help="Only this source topic.")]
 Source = Annotated[str | None, typer.Option("--source", help="Only flows from this cluster.")]
 Destination = Annotated[str | None, typer.Option("--destination", help="Only flows to this cluster.")]
-Ids = Annotated[list[int] | None, typer.Argument(help="As listed; none means all.", show_default=False)]
+Ids = Annotated[list[int] | None, typer.Argument(help="As listed.", show_default=False)]
+All = Annotated[bool, typer.Option("--all", help="All of the task.")]
 
 
 def _chosen(topic: str | None, source: str | None, destination: str | None) -> dict[str, Any]:
@@ -24,9 +25,16 @@ def _chosen(topic: str | None, source: str | None, destination: str | None) -> d
     return {"topic": topic, "source": source, "destination": destination}
 
 
+def _ids(ids: list[int] | None, everything: bool) -> dict[str, Any]:
+    """Forgetting to name them must not mean all of them."""
+    if bool(ids) == everything:
+        raise InvalidInput("name the parked messages, or give --all", hint="replicator parked list TASK shows their ids")
+    return {"ids": None if everything else ids}
+
+
 def pause(task: str, topic: Topic = None, source: Source = None, destination: Destination = None) -> None:
     """Stops copying for now; positions are kept. Example: replicator pause orders --topic pay-in"""
-    answer = Client().post(f"/tasks/{task}/pause", _chosen(topic, source, destination))
+    answer = Client().post(f"/tasks/{named(task)}/pause", _chosen(topic, source, destination))
     show({"paused": task} if answer is None else answer, Format.TABLE)
 
 
@@ -42,7 +50,7 @@ def resume(
     if accept_loss and from_offset is not None:
         raise InvalidInput("--accept-loss and --from-offset exclude each other")
     body = {**_chosen(topic, source, destination), "accept_loss": accept_loss, "from_offset": from_offset}
-    answer = Client().post(f"/tasks/{task}/resume", body)
+    answer = Client().post(f"/tasks/{named(task)}/resume", body)
     show({"resumed": task} if answer is None else answer, Format.TABLE)
 
 
@@ -67,22 +75,22 @@ def status(
 
 def events(task: str, output: Output = Format.TABLE) -> None:
     """What changed, when and why. Example: replicator events orders"""
-    show(Client().get(f"/tasks/{task}/events"), output, empty="no events")
+    show(Client().get(f"/tasks/{named(task)}/events"), output, empty="no events")
 
 
 def parked_list(task: str, output: Output = Format.TABLE) -> None:
     """Messages the destination refused. Example: replicator parked list orders"""
-    show(Client().get(f"/tasks/{task}/parked"), output, empty="nothing is parked")
+    show(Client().get(f"/tasks/{named(task)}/parked"), output, empty="nothing is parked")
 
 
-def parked_retry(task: str, ids: Ids = None, output: Output = Format.TABLE) -> None:
+def parked_retry(task: str, ids: Ids = None, everything: All = False, output: Output = Format.TABLE) -> None:
     """Sends them again. Example: replicator parked retry orders 17 18"""
-    show(Client().post(f"/tasks/{task}/parked/retry", {"ids": ids or []}), output)
+    show(Client().post(f"/tasks/{named(task)}/parked/retry", _ids(ids, everything)), output, empty="nothing is parked")
 
 
-def parked_discard(task: str, ids: Ids = None, output: Output = Format.TABLE) -> None:
+def parked_discard(task: str, ids: Ids = None, everything: All = False, output: Output = Format.TABLE) -> None:
     """Gives them up. Example: replicator parked discard orders 17"""
-    show(Client().post(f"/tasks/{task}/parked/discard", {"ids": ids or []}), output)
+    show(Client().post(f"/tasks/{named(task)}/parked/discard", _ids(ids, everything)), output, empty="nothing is parked")
 
 
 def register(app: typer.Typer) -> None:

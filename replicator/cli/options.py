@@ -31,9 +31,17 @@ class RunOptions:
 def parse_listen(text: str) -> tuple[str, int]:
     """HOST:PORT, [IPV6]:PORT or :PORT."""
     host, separator, port = text.rpartition(":")
-    if not separator or not port.isdigit() or int(port) > PORT_MAX:
+    if not separator or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > PORT_MAX:
         raise InvalidInput(f"--listen {text!r} is not HOST:PORT", hint="for example 127.0.0.1:8420")
     return host.strip("[]") or "0.0.0.0", int(port)
+
+
+def token_of_environment() -> str | None:
+    """``REPLICATOR_TOKEN``, judged where it is read: what cannot stand in a header could never be presented."""
+    token = os.environ.get("REPLICATOR_TOKEN") or None
+    if token is not None and not re.fullmatch(r"[!-~]+", token):
+        raise InvalidInput("REPLICATOR_TOKEN holds blanks or characters other than ASCII")
+    return token
 
 
 def refuse_open_door(host: str, token: str | None) -> None:

@@ -12,6 +12,7 @@ import yaml
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 UNKNOWN = "-"
 
@@ -69,7 +70,7 @@ def table(rows: Sequence[Mapping[str, Any]], *, title: str = "") -> Table:
     for column in columns:
         made.add_column(str(column).upper().replace("_", " "), overflow="fold")
     for row in rows:
-        made.add_row(*(cell(row.get(column)) for column in columns))
+        made.add_row(*(Text(cell(row.get(column))) for column in columns))
     return made
 
 
@@ -89,4 +90,4 @@ def cell(value: Any) -> str:
         return " ".join(f"{key}={cell(one)}" for key, one in value.items())
     if isinstance(value, (list, tuple)):
         return ", ".join(cell(one) for one in value)
-    return str(value).replace("[", "\\[")
+    return str(value)

@@ -11,7 +11,7 @@ import typer
 
 import replicator
 from replicator.cli import files
-from replicator.cli.options import RunOptions, database_url, parse_listen, refuse_open_door
+from replicator.cli.options import RunOptions, database_url, parse_listen, refuse_open_door, token_of_environment
 
 DEFAULT_DATA_DIR = Path("replicator-data")
 DEFAULT_LISTEN = "127.0.0.1:8420"
@@ -45,7 +45,7 @@ def run(
         data_dir=data_dir,
         host=host,
         port=port,
-        token=os.environ.get("REPLICATOR_TOKEN") or None,
+        token=token_of_environment(),
         database_url=_database_url(),
     )
     refuse_open_door(host, options.token)

@@ -76,7 +76,7 @@ def _flow_row(task: str, flow: dict[str, Any]) -> list[str | Text]:
         _count(sum((flow.get("skipped_total") or {}).values())),
         _count(flow.get("parked")),
         f"{cell(latency.get('p50'))}/{cell(latency.get('p99'))}",
-        cell(flow.get("error")),
+        Text(cell(flow.get("error"))),
     ]
 
 

@@ -9,7 +9,6 @@ from collections.abc import Awaitable
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import structlog
 import uvloop
@@ -140,7 +139,8 @@ class _Process:
             with attempt:
                 loaded = files.load(self._options.files, [row.name for row in await store.clusters()])
                 result = await coordinator.apply(loaded.clusters, loaded.tasks, False)
-                _log_applied(result)
+        for one in result:
+            log.info("applied", **one)
         self._readiness.applied = True
         log.info("ready")
 
@@ -160,13 +160,6 @@ class _Process:
             except PostgresFailed as error:
                 log.error("Postgres does not start", error=str(error), next_in_seconds=POSTGRES_RESTART_SECONDS)
                 await asyncio.sleep(POSTGRES_RESTART_SECONDS)
-
-
-def _log_applied(result: Any) -> None:
-    if isinstance(result, dict):
-        log.info("files applied", **{str(key): value for key, value in result.items() if key != "event"})
-    else:
-        log.info("files applied", result=result)
 
 
 async def _end(part: asyncio.Task[None], seconds_max: float) -> None:

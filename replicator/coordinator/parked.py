@@ -1,40 +1,126 @@
-"""Sending a parked record by hand: a new message, without stamp, that no map knows."""
+"""Refused messages: looked at, sent again by hand, given up. One sent again is a new message to everybody: it stands in no map."""
 
 from __future__ import annotations
 
-from replicator.core.connector import Connector, Stored
-from replicator.core.errors import ReplicatorError
-from replicator.core.record import AppendBatch, iterate_properties
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from replicator.coordinator import declared
+from replicator.coordinator.connections import CALL_SECONDS_MAX, Connections, Link, in_time
+from replicator.coordinator.operations import queue_json
+from replicator.core.connector import NotStored, Stored
+from replicator.core.errors import Missing, ReplicatorError
+from replicator.core.record import AppendBatch, MessageQueue, Record, iterate_properties
 from replicator.core.stamp import STAMP_NAME
-from replicator.store.port import Assignment
+from replicator.store.port import Assignment, Parked, Store
 
-RETRY_TIMEOUT_SECONDS = 10.0
+SEND_SECONDS_MAX = 10.0
+READS_MAX = 3
+"""A read may come back empty before it comes back with the record."""
+OPEN = "parked"
 
 
-class _Always:
-    """A person asked for it: no fence stands behind a record that belongs to no position."""
+class _ByHand:
+    """A person asked for it: no fence, and nothing in a map to keep consistent."""
 
     def is_valid(self) -> bool:
         return True
 
 
-async def retry_parked(source: Connector, destination: Connector, assignment: Assignment, offset: int) -> str:
-    """Empty when the record is stored now; otherwise the reason why not."""
-    reader = source.reader(assignment.source_queue, offset, prefetch=False)
+async def listing(store: Store, task: str) -> list[dict[str, Any]]:
+    return [_row(assignment, one) for assignment, one in await _of(store, task)]
+
+
+async def discard(store: Store, task: str, ids: Sequence[int]) -> list[dict[str, Any]]:
+    results = []
+    for _, one in await _chosen(store, task, ids):
+        await store.set_parked_state(one.parked_id, "discarded")
+        results.append({"id": one.parked_id, "result": "discarded", "detail": ""})
+    if results:
+        await store.record_event(task, "discarded", f"{len(results)} refused messages were given up", {"ids": [r["id"] for r in results]})
+    return results
+
+
+async def retry(store: Store, connections: Connections, task: str, ids: Sequence[int]) -> list[dict[str, Any]]:
+    known = await declared.load(store)
+    results = []
+    for assignment, one in await _chosen(store, task, ids):
+        try:
+            source = await connections.get(known.cluster(assignment.source), at_once=True)
+            destination = await connections.get(known.cluster(assignment.destination), at_once=True)
+            record = await _read(source, assignment.source_queue, one.source_offset)
+            result, detail = await _send(source, destination, assignment.destination_queue, record)
+        except ReplicatorError as error:
+            result, detail = "failed", str(error)
+        if result == "retried":
+            await store.set_parked_state(one.parked_id, "retried")
+        where = {"id": one.parked_id, "queue": queue_json(assignment.source_queue), "source_offset": one.source_offset}
+        await store.record_event(task, f"retry-{result}", f"{assignment.source_queue}@{one.source_offset}: {detail or result}", where)
+        results.append({"id": one.parked_id, "result": result, "detail": detail})
+    return results
+
+
+async def _of(store: Store, task: str) -> Sequence[tuple[Assignment, Parked]]:
+    if all(row.name != task for row in await store.tasks()):
+        raise Missing(f"task {task} does not exist")
+    return await store.parked(task)
+
+
+async def _chosen(store: Store, task: str, ids: Sequence[int]) -> list[tuple[Assignment, Parked]]:
+    """Those of ``ids``, all where none is given; only what is still parked."""
+    waiting = [(assignment, one) for assignment, one in await _of(store, task) if one.state == OPEN]
+    if not ids:
+        return waiting
+    unknown = set(ids) - {one.parked_id for _, one in waiting}
+    if unknown:
+        raise Missing(f"task {task} has no refused message {', '.join(map(str, sorted(unknown)))} waiting")
+    return [(assignment, one) for assignment, one in waiting if one.parked_id in ids]
+
+
+async def _read(link: Link, queue: MessageQueue, offset: int) -> Record:
+    reader = link.connector.reader(queue, offset, prefetch=False)
     try:
-        batch = await reader.read()
-        if not len(batch) or batch.offsets[0] != offset:
-            return f"the source no longer holds offset {offset}"
-        reserved = {*source.reserved_properties, STAMP_NAME}
-        kept = b"".join(n + b"\x01" + v + b"\x02" for n, v in iterate_properties(batch.properties[0]) if n not in reserved)
-        append = AppendBatch(
-            [bytes(batch.bodies[0])], [kept], [batch.flags[0]], batch.encodings[0], batch.born_timestamps_ms[0]
-        )
-        reader.release(batch)
-    except ReplicatorError as error:
-        return str(error)
+        for _ in range(READS_MAX):
+            batch = await in_time(reader.read(), link.cluster.name, CALL_SECONDS_MAX)
+            try:
+                found = next((record for record in batch.records() if record.queue_offset == offset), None)
+            finally:
+                reader.release(batch)
+            if found is not None:
+                return found
+            if batch.next_offset > offset:
+                break
     finally:
         await reader.close()
-    queue = assignment.destination_queue
-    outcome = await destination.sender(queue.broker_name).append(queue, append, _Always(), RETRY_TIMEOUT_SECONDS)
-    return "" if isinstance(outcome, Stored) else outcome.detail
+    raise Missing(f"{queue} of {link.cluster.name} does not hold offset {offset} any more")
+
+
+async def _send(source: Link, destination: Link, queue: MessageQueue, record: Record) -> tuple[str, str]:
+    left_out = {STAMP_NAME, *source.connector.reserved_properties}
+    pairs = [(name, value) for name, value in iterate_properties(record.properties) if name not in left_out]
+    packed = b"".join(name + b"\x01" + value + b"\x02" for name, value in pairs)
+    batch = AppendBatch([record.body], [packed], [record.flag], record.encoding, record.born_timestamp_ms, 0)
+    sender = destination.connector.sender(queue.broker_name)
+    try:
+        outcome = await asyncio.wait_for(sender.append(queue, batch, _ByHand(), SEND_SECONDS_MAX), SEND_SECONDS_MAX * 2)
+    except TimeoutError:
+        return "unknown", "no answer: it may have been stored"
+    if isinstance(outcome, Stored):
+        return "retried", f"stored at {queue}@{outcome.first_offset}"
+    if isinstance(outcome, NotStored):
+        return "refused", outcome.detail
+    return "unknown", f"{outcome.detail}: it may have been stored"
+
+
+def _row(assignment: Assignment, one: Parked) -> dict[str, Any]:
+    return {
+        "id": one.parked_id,
+        "source": assignment.source,
+        "destination": assignment.destination,
+        "source_queue": queue_json(assignment.source_queue),
+        "source_offset": one.source_offset,
+        "reason": one.reason,
+        "size_bytes": one.size_bytes,
+        "state": one.state,
+    }

@@ -1,234 +1,296 @@
-"""From what is declared and what exists to assignments: topics are matched, created, claimed; every source queue gets a row.
+"""The loop that makes topics, queue maps and assignments follow the declarations and the clusters.
 
-Runs in the holder of the coordinator lease only. One topic's trouble blocks that topic and is told once; one cluster's
-absence leaves its flows as they are.
+Only the holder of the lease ``coordinator`` runs it. Each flow is reconciled by itself, so that a cluster that does not answer
+keeps nobody else waiting; each topic of a flow by itself, so that its errors stay its own.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
-from replicator.config import task_from_spec
-from replicator.coordinator.clusters import Clusters, identify
-from replicator.core.connector import Connector
-from replicator.core.errors import NotConnected, Refused, ReplicatorError, Throttled
+from replicator.coordinator import declared, starting
+from replicator.coordinator.connections import Connections, Link
+from replicator.coordinator.declared import Declared, graph_of, rules_of
+from replicator.coordinator.identity import read_id, refuse_other_cluster
+from replicator.coordinator.starting import Offsets
+from replicator.coordinator.survey import survey_flow
+from replicator.coordinator.topics import FlowRound, TopicReconciler
+from replicator.coordinator.troubles import WHOLE_FLOW, FlowKey, Trouble, Troubles
+from replicator.core.errors import NotConnected, Refused, ReplicatorError, Throttled, Unsafe
+from replicator.core.graph import GraphFlow
 from replicator.core.patterns import TopicRules
-from replicator.core.queues import check_totals, destination_of, new_queues, plan_spread
-from replicator.core.record import MessageQueue, TopicDescription
-from replicator.core.task import Cluster, ReplicationTask
-from replicator.store.port import Assignment, ClusterRow, Flow, NewAssignment, Store, StoreUnavailable, TopicPair
-
-RECONCILE_SECONDS = 3.0
-COORDINATOR_LEASE_SECONDS = 10.0
-STARTED_EVENT = "flow-started"
-EVENTS_SEARCHED_MAX = 10_000
+from replicator.core.task import ReplicationTask
+from replicator.store.port import Flow, Store, StoreUnavailable, TopicPair
 
 log = structlog.get_logger(__name__)
 
+RECONCILE_SECONDS = 3.0
+"""New topics and queues are found within 10 s, see ``connections``."""
+COORDINATOR_LEASE_SECONDS = 12.0
+FLOW_SECONDS_MAX = 90.0
+"""A flow that takes longer is given up for this round, and goes on from where it came in the next."""
+TOPICS_AT_ONCE_MAX = 8
+IDENTITY_SECONDS = 30.0
 
-def cluster_of(row: ClusterRow) -> Cluster:
-    return Cluster(row.name, row.connector, row.settings, row.region)
+Claims = Mapping[tuple[str, str, str, str], TopicPair]
 
 
 @dataclass(frozen=True, slots=True)
-class FlowEnds:
-    """Everything a round needs of one flow."""
+class _World:
+    """What all flows of one round share."""
 
-    flow: Flow
-    task: ReplicationTask
-    source: Connector
-    destination: Connector
-    source_id: str
-    destination_id: str
-    assignments: dict[int, dict[MessageQueue, Assignment]]
-    """By pair and source queue, as they were when the round began."""
+    declared: Declared
+    generations: Mapping[str, int]
+    graph: tuple[GraphFlow, ...]
+    claims: Claims
 
 
 class Reconciler:
-    def __init__(self, store: Store, clusters: Clusters, instance: str) -> None:
+    def __init__(self, store: Store, connections: Connections, instance: str) -> None:
+        self.troubles = Troubles()
         self._store = store
-        self._clusters = clusters
+        self._connections = connections
         self._instance = instance
-        self._started: set[str] = set()
-        self._told: dict[str, str] = {}
-        """What was last said about a flow or topic, so that it is said once."""
+        self._topics = TopicReconciler(store, self.troubles)
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._starts: dict[str, tuple[int, Offsets]] = {}
+        self._identified: dict[str, tuple[Link, float]] = {}
+        self._woken = asyncio.Event()
+
+    def wake(self) -> None:
+        """Something was declared: the next round begins now."""
+        self._woken.set()
 
     async def run(self, stop: asyncio.Event) -> None:
-        while not stop.is_set():
-            try:
-                if await self._store.hold_coordinator(self._instance, COORDINATOR_LEASE_SECONDS):
-                    await self.round()
-            except StoreUnavailable as error:
-                log.warning("waiting for the database", error=str(error))
-            except Exception:  # A bug in one round must not end the loop that would show it.
-                log.exception("reconcile")
-            try:
-                await asyncio.wait_for(stop.wait(), RECONCILE_SECONDS)
-            except TimeoutError:
-                continue
+        failing = ""
+        try:
+            while not stop.is_set():
+                self._woken.clear()
+                try:
+                    await self._turn()
+                    failing = ""
+                except ReplicatorError as error:
+                    if str(error) != failing:
+                        log.warning("reconciling waits", error=str(error))
+                    failing = str(error)
+                except Exception:
+                    # A bug of ours: loud, and the next round may still do what this one did not.
+                    log.exception("reconciling failed")
+                await self._pause(stop)
+        finally:
+            await self.close()
 
-    async def round(self) -> None:
-        """One pass over every flow of every task."""
-        rows = {row.name: row for row in await self._store.clusters()}
-        tasks = {row.name: task_from_spec(row.name, row.spec) for row in await self._store.tasks()}
-        for flow in await self._store.flows():
-            task = tasks.get(flow.task)
-            if task is None:
-                continue
-            try:
-                ends = await self._open(flow, task, rows)
-                await self._reconcile_flow(ends)
-                self._told.pop(flow.flow_id, None)
-            except StoreUnavailable:
-                raise
-            except ReplicatorError as error:
-                await self._tell(flow.flow_id, task.name, "flow-not-reconciled", f"{flow.source} -> {flow.destination}: {error}")
+    async def close(self) -> None:
+        tasks = list(self._running.values())
+        self._running.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _open(self, flow: Flow, task: ReplicationTask, rows: dict[str, ClusterRow]) -> FlowEnds:
-        source_row, destination_row = rows[flow.source], rows[flow.destination]
-        source = await self._clusters.get(cluster_of(source_row))
-        destination = await self._clusters.get(cluster_of(destination_row))
-        for row, connector in ((source_row, source), (destination_row, destination)):
-            await identify(cluster_of(row), connector, row.cluster_id)
-        assignments: dict[int, dict[MessageQueue, Assignment]] = {}
+    async def round_to_end(self) -> None:
+        """One round over everything, with nothing remembered of the clusters."""
+        self._connections.forget_answers()
+        self._identified.clear()
+        world = await self._look()
+        self._begin(world)
+        await asyncio.gather(*list(self._running.values()))
+
+    async def _turn(self) -> None:
+        if not await self._store.hold_coordinator(self._instance, COORDINATOR_LEASE_SECONDS):
+            await self.close()
+            self.troubles.keep_flows(())
+            return
+        self._begin(await self._look())
+
+    async def _pause(self, stop: asyncio.Event) -> None:
+        waits = [asyncio.create_task(stop.wait()), asyncio.create_task(self._woken.wait())]
+        try:
+            await asyncio.wait(waits, timeout=RECONCILE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    async def _look(self) -> _World:
+        known = await declared.load(self._store)
+        generations = {row.name: row.generation for row in await self._store.tasks()}
+        pairs = await self._store.pairs()
+        claims = {(p.source_cluster_id, p.source_topic, p.destination_cluster_id, p.destination_topic): p for p in pairs}
+        self.troubles.keep_flows(_key(flow) for flow in known.flows)
+        self._starts = {flow.flow_id: self._starts[flow.flow_id] for flow in known.flows if flow.flow_id in self._starts}
+        return _World(known, generations, tuple(graph_of(known.tasks.values())), claims)
+
+    def _begin(self, world: _World) -> None:
+        for flow in world.declared.flows:
+            if flow.flow_id not in self._running:
+                task = asyncio.create_task(self._guarded(flow, world), name=f"reconcile {flow.flow_id}")
+                self._running[flow.flow_id] = task
+
+    async def _guarded(self, flow: Flow, world: _World) -> None:
+        """Never raises but for a cancel: what went wrong is shown with the flow."""
+        try:
+            await asyncio.wait_for(self._reconcile(flow, world), FLOW_SECONDS_MAX)
+            if self.troubles.clear(_key(flow), WHOLE_FLOW) is not None:
+                await self._tell(flow, "recovered", f"{flow.source} to {flow.destination} is within reach again")
+        except StoreUnavailable as error:
+            log.warning("reconciling waits", task=flow.task, error=str(error))
+        except (NotConnected, Throttled, TimeoutError) as error:
+            await self._trouble(flow, Trouble("unreachable", str(error) or f"not done within {FLOW_SECONDS_MAX:g} s"))
+        except ReplicatorError as error:
+            await self._trouble(flow, Trouble("blocked", str(error)))
+        except Exception as error:
+            log.exception("reconciling failed", task=flow.task, source=flow.source, destination=flow.destination)
+            await self._trouble(flow, Trouble("failed", f"{type(error).__name__}: {error}"))
+        finally:
+            self._running.pop(flow.flow_id, None)
+
+    async def _trouble(self, flow: Flow, trouble: Trouble) -> None:
+        if self.troubles.set(_key(flow), WHOLE_FLOW, trouble):
+            await self._tell(flow, trouble.state, trouble.reason)
+
+    async def _tell(self, flow: Flow, kind: str, message: str) -> None:
+        log.info(kind, task=flow.task, source=flow.source, destination=flow.destination, what=message)
+        try:
+            await self._store.record_event(flow.task, kind, message, {"source": flow.source, "destination": flow.destination})
+        except StoreUnavailable as error:
+            log.warning("event not recorded", task=flow.task, error=str(error))
+
+    async def _reconcile(self, flow: Flow, world: _World) -> None:
+        task = world.declared.tasks[flow.task]
+        source, destination = await self._link(flow.source, world), await self._link(flow.destination, world)
+        pairs = {pair.source_topic: pair for pair in world.claims.values() if pair.flow_id == flow.flow_id}
+        try:
+            await self._identify(world, source)
+            await self._identify(world, destination)
+            names = await source.topics()
+            starts = await self._starts_of(flow, task, world.generations[flow.task], source, destination, bool(pairs))
+        except NotConnected:
+            await self._connections.lost(source)
+            await self._connections.lost(destination)
+            raise
+        except Unsafe as error:
+            await self._block_pairs(pairs, str(error))
+            raise
+        rows = world.declared.rows
+        source_id, destination_id = rows[flow.source].cluster_id, rows[flow.destination].cluster_id
+        if source_id is None or destination_id is None:
+            raise Refused(f"cluster {flow.destination if source_id else flow.source} was never marked", hint="apply it again")
+        assignments: dict[int, list[Any]] = {}
         for assignment in await self._store.assignments(flow_id=flow.flow_id):
-            assignments.setdefault(assignment.pair_id, {})[assignment.source_queue] = assignment
-        return FlowEnds(flow, task, source, destination, source_row.cluster_id or "", destination_row.cluster_id or "", assignments)
+            assignments.setdefault(assignment.pair_id, []).append(assignment)
+        rules = rules_of(task)
+        known = FlowRound(
+            flow, task, rules, source, destination, source_id, destination_id, world.graph, starts, pairs, world.claims, assignments,
+        )  # fmt: skip
+        await self._reconcile_topics(known, names)
 
-    async def _reconcile_flow(self, ends: FlowEnds) -> None:
-        flow, task = ends.flow, ends.task
-        rules = TopicRules(task.include, task.exclude, task.rename)
-        is_first = await self._is_first(flow)
-        selected = rules.select(await ends.source.list_topics())
-        for topic in selected:
-            key = f"{flow.flow_id}/{topic}"
-            try:
-                await self._reconcile_topic(ends, topic, rules.destination_name(topic), is_first)
-                if self._told.pop(key, None) is not None:
-                    await self._store.record_event(task.name, "topic-mended", f"{flow.source} -> {flow.destination}, topic {topic}")
-            except (StoreUnavailable, NotConnected, Throttled):
-                raise
-            except ReplicatorError as error:
-                await self._block(ends, topic, str(error))
-                await self._tell(key, task.name, "topic-blocked", f"{flow.source} -> {flow.destination}, topic {topic}: {error}")
-        if is_first:
-            await self._store.record_event(task.name, STARTED_EVENT, f"{flow.source} -> {flow.destination}", {"flow_id": flow.flow_id})
-            self._started.add(flow.flow_id)
+    async def _reconcile_topics(self, known: FlowRound, names: tuple[str, ...]) -> None:
+        rules, key = known.rules, known.key
+        for topic in [topic for topic in known.pairs if not rules.matches(topic)]:
+            await self._release(known.flow, known.pairs.pop(topic))
+        colliding = _losers(rules, names, known.pairs)
+        # Topics we copy stay in view when they are gone from the list: only the cluster itself can say that they do not exist.
+        topics = sorted({*rules.select(names), *known.pairs})
+        self.troubles.keep_topics(key, topics)
+        limit = asyncio.Semaphore(TOPICS_AT_ONCE_MAX)
 
-    async def _is_first(self, flow: Flow) -> bool:
-        """True until a whole round of this flow is done: only then topics count as having appeared later."""
-        if flow.flow_id not in self._started:
-            events = await self._store.events(flow.task, EVENTS_SEARCHED_MAX)
-            self._started.update(str(e.detail.get("flow_id")) for e in events if e.kind == STARTED_EVENT)
-        return flow.flow_id not in self._started
+        async def one(topic: str) -> bool:
+            async with limit:
+                if topic in colliding:
+                    await self._topics.block(known, topic, colliding[topic])
+                    return True
+                return await self._topic(known, topic)
 
-    async def _reconcile_topic(self, ends: FlowEnds, topic: str, renamed: str, is_first: bool) -> None:
-        source = await ends.source.describe_topic(topic)
-        if source is None:
-            return  # Deleted since it was listed; the assignments of its queues say so themselves.
-        _check_usable(source, ends.flow.source, is_source=True)
-        destination = await self._destination_topic(ends, source, renamed)
-        _check_usable(destination, ends.flow.destination, is_source=False)
-        check_totals(topic, len(source.queues), len(destination.queues), ordered=source.ordered)
-        pair = await self._store.claim_pair(ends.flow.flow_id, topic, renamed)
-        if pair.state != "active":
-            await self._store.set_pair_state(pair.pair_id, "active", "")
-        await self._assign(ends, pair, source, destination, is_first)
+        reached = await _all(one(topic) for topic in topics)
+        if reached and not any(reached):
+            await self._connections.lost(known.source)
+            await self._connections.lost(known.destination)
+        missing = rules.missing([*names, *known.pairs])
+        self.troubles.wait_for(key, f"waiting for topic {', '.join(missing)} on {known.flow.source}" if missing else "")
 
-    async def _destination_topic(self, ends: FlowEnds, source: TopicDescription, renamed: str) -> TopicDescription:
-        """The destination's topic, created or grown to the source's queue count where the task allows it."""
-        found = await ends.destination.describe_topic(renamed)
-        if found is not None and (not source.ordered or len(found.queues) >= len(source.queues) or not ends.task.create):
-            return found
-        if not ends.task.create:
-            raise Refused(f"topic {renamed} does not exist on {ends.flow.destination}", hint="create it, or set topics.create: true")
-        brokers = [broker.broker_name for broker in (await ends.destination.describe()).brokers]
-        spread = plan_spread(len(source.queues), brokers)
-        wanted = TopicDescription(renamed, (), source.ordered, source.message_type, dict(source.attributes))
-        await ends.destination.create_topic(wanted, spread)
-        created = await ends.destination.describe_topic(renamed)
-        if created is None:
-            raise NotConnected(f"topic {renamed} was created on {ends.flow.destination}, but is not visible yet")
-        await self._store.record_event(
-            ends.task.name, "topic-created", f"{ends.flow.destination}: topic {renamed} with {len(created.queues)} queues"
-        )
-        return created
-
-    async def _assign(
-        self, ends: FlowEnds, pair: TopicPair, source: TopicDescription, destination: TopicDescription, is_first: bool
-    ) -> None:
-        listed = await self._store.queue_map(pair.pair_id)
-        additions = {
-            ends.source_id: new_queues(listed.get(ends.source_id, ()), source.queues),
-            ends.destination_id: new_queues(listed.get(ends.destination_id, ()), destination.queues),
-        }
-        if any(additions.values()):
-            listed = await self._store.extend_queue_map(pair.pair_id, additions)
-        sources, destinations = listed[ends.source_id], listed[ends.destination_id]
-        existing = ends.assignments.get(pair.pair_id, {})
-        missing = [queue for queue in source.queues if queue not in existing]
-        if not missing:
-            return
-        if source.ordered and existing and not await self._have_passed(ends, existing):
-            return
-        rows = [
-            NewAssignment(queue, destination_of(sources.index(queue), destinations), await self._start_offset(ends, queue, is_first))
-            for queue in missing
-        ]
-        await self._store.add_assignments(pair.pair_id, rows)
-
-    async def _have_passed(self, ends: FlowEnds, existing: dict[MessageQueue, Assignment]) -> bool:
-        """New queues of an ordered topic wait until the old ones are read to the end they had after the growth."""
-        for queue, assignment in existing.items():
-            key = f"{ends.flow.flow_id}/{queue}/growth"
-            if key not in self._told:
-                self._told[key] = str((await ends.source.offset_range(queue)).max_offset)
-            checkpoint = assignment.checkpoint
-            if checkpoint is None or checkpoint.examined_through < int(self._told[key]):
-                return False
-        for queue in existing:
-            self._told.pop(f"{ends.flow.flow_id}/{queue}/growth", None)
+    async def _topic(self, known: FlowRound, topic: str) -> bool:
+        """False if a cluster was out of reach."""
+        try:
+            await self._topics.reconcile(known, topic)
+        except StoreUnavailable:
+            raise
+        except (NotConnected, Throttled) as error:
+            self.troubles.set(known.key, topic, Trouble("unreachable", f"topic {topic}: {error}"))
+            return False
+        except ReplicatorError as error:
+            self.troubles.set(known.key, topic, Trouble("blocked", f"topic {topic}: {error}"))
+        except Exception as error:
+            log.exception("reconciling a topic failed", task=known.flow.task, topic=topic)
+            self.troubles.set(known.key, topic, Trouble("failed", f"topic {topic}: {type(error).__name__}: {error}"))
         return True
 
-    async def _start_offset(self, ends: FlowEnds, queue: MessageQueue, is_first: bool) -> int:
-        bounds = await ends.source.offset_range(queue)
-        start = ends.task.start
-        if not is_first or start.kind == "earliest":
-            return bounds.min_offset
-        if start.kind == "latest":
-            return bounds.max_offset
-        if start.kind == "timestamp":
-            return await ends.source.offset_at(queue, start.timestamp_ms)
-        committed = await ends.source.consumer_offset(start.consumer_group, queue)
-        if committed is None:
-            raise Refused(
-                f"group {start.consumer_group} never committed an offset in queue {queue} of {ends.flow.source}",
-                hint="start at another point, or let the group consume first",
-            )
-        return min(max(committed, bounds.min_offset), bounds.max_offset)
+    async def _release(self, flow: Flow, pair: TopicPair) -> None:
+        if await self._store.release_pair(pair.pair_id):
+            await self._tell(flow, "topic-dropped", f"topic {pair.source_topic} of {flow.source} is no longer selected")
 
-    async def _block(self, ends: FlowEnds, topic: str, reason: str) -> None:
-        """Shows the reason where the topic's pair is ours already; a topic that was never claimed has only its event."""
-        for pair in await self._store.pairs(ends.flow.flow_id):
-            if pair.source_topic == topic and (pair.state, pair.reason) != ("blocked", reason):
+    async def _block_pairs(self, pairs: Mapping[str, TopicPair], reason: str) -> None:
+        for pair in pairs.values():
+            if (pair.state, pair.reason) != ("blocked", reason):
                 await self._store.set_pair_state(pair.pair_id, "blocked", reason)
 
-    async def _tell(self, key: str, task: str, kind: str, message: str) -> None:
-        if self._told.get(key) != message:
-            self._told[key] = message
-            log.warning(kind, task=task, reason=message)
-            await self._store.record_event(task, kind, message)
+    async def _link(self, name: str, world: _World) -> Link:
+        return await self._connections.get(world.declared.cluster(name))
+
+    async def _identify(self, world: _World, link: Link) -> None:
+        """``Unsafe`` where the name leads to another cluster than it did. Asked for each new link, and now and then."""
+        name = link.cluster.name
+        last = self._identified.get(name)
+        if last is not None and last[0] is link and time.monotonic() - last[1] < IDENTITY_SECONDS:
+            return
+        known = world.declared
+        refuse_other_cluster(name, known.rows[name].cluster_id, await read_id(link), known.names_by_id())
+        self._identified[name] = link, time.monotonic()
+
+    async def _starts_of(
+        self, flow: Flow, task: ReplicationTask, generation: int, source: Link, destination: Link, has_pairs: bool
+    ) -> Offsets:
+        known = self._starts.get(flow.flow_id)
+        if known is None or known[0] != generation:
+            offsets = await starting.read_back(self._store, flow)
+            if offsets is None:
+                # Whoever created the task died before writing it down; a flow that has copied already lost it to old age.
+                offsets = {} if has_pairs else await self._found_now(flow, task, source, destination)
+            known = self._starts[flow.flow_id] = generation, offsets
+        return known[1]
+
+    async def _found_now(self, flow: Flow, task: ReplicationTask, source: Link, destination: Link) -> Offsets:
+        survey = await survey_flow(task, source, destination)
+        offsets = starting.offsets_of(start for topic in survey.topics for start in topic.starts)
+        await starting.write_down(self._store, flow, task.start, offsets)
+        return offsets
 
 
-def _check_usable(topic: TopicDescription, cluster: str, *, is_source: bool) -> None:
-    if topic.unsupported:
-        raise Refused(f"topic {topic.name} of {cluster} is {topic.unsupported}", hint="exclude it")
-    if is_source and not topic.readable:
-        raise Refused(f"topic {topic.name} of {cluster} may not be read", hint="give it read permission, or exclude it")
-    if not is_source and not topic.writable:
-        raise Refused(f"topic {topic.name} of {cluster} may not be written", hint="give it write permission")
+def _key(flow: Flow) -> FlowKey:
+    return flow.task, flow.source, flow.destination
 
 
+async def _all(work: Iterable[Coroutine[Any, Any, bool]]) -> list[bool]:
+    """As ``gather``, but nothing goes on in the background after an error."""
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _losers(rules: TopicRules, names: tuple[str, ...], pairs: Mapping[str, TopicPair]) -> dict[str, str]:
+    """Of topics that would arrive under one name: all but the one that does so already, else the renamed one; with the reason."""
+    losers = {}
+    for arrives, sources in rules.collisions([*names, *pairs]).items():
+        winner = min(sources, key=lambda topic: (topic not in pairs or pairs[topic].state == "blocked", topic not in rules.rename, topic))
+        for topic in sources:
+            if topic != winner:
+                losers[topic] = f"topics {winner} and {topic} would both arrive as {arrives}: exclude one of them"
+    return losers

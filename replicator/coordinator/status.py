@@ -1,47 +1,61 @@
-"""What ``status`` shows: figures of flows, gathered into tasks."""
+"""``status``: the figures of the store and what the coordinator itself met, in the words people see."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from replicator.coordinator.troubles import Trouble, Troubles
+from replicator.core.errors import Missing
 from replicator.core.task import STATES
+from replicator.store.port import Store
 
-SKIP_REASONS = ("filtered", "loop", "refused", "expired", "history")
-
-
-def worst(states: Sequence[str]) -> str:
-    """The last in the order of ``core.task.STATES``; ``starting`` where there is nothing yet."""
-    return max(states, key=lambda state: STATES.index(state) if state in STATES else len(STATES), default="starting")
+NO_QUEUES = "starting"
 
 
-def task_status(name: str, mode: str, flows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    shown = [_flow(flow) for flow in flows]
-    return {"name": name, "mode": mode, "state": worst([flow["state"] for flow in shown]), "flows": shown}
+async def render_status(store: Store, troubles: Troubles, task: str | None) -> dict[str, Any]:
+    names = [row.name for row in await store.tasks()]
+    if task is not None:
+        if task not in names:
+            raise Missing(f"task {task} does not exist")
+        names = [task]
+    flows: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    for figures in await store.flow_figures():
+        if figures["task"] in flows:
+            key = (figures["task"], figures["source"], figures["destination"])
+            flows[figures["task"]].append(_flow(figures, troubles.of(key), troubles.waiting(key)))
+    tasks = [{"name": name, "state": worst(flow["state"] for flow in flows[name]), "flows": flows[name]} for name in names]
+    return {"observed_at": datetime.now(UTC).isoformat(timespec="milliseconds"), "tasks": tasks}
 
 
-def _flow(figures: Mapping[str, Any]) -> dict[str, Any]:
-    queues = dict(figures.get("queues_by_state") or {})
-    skipped = figures.get("skipped_total") or {}
-    latency = figures.get("latency_ms") or {}
-    state = "paused" if figures.get("paused") else worst(list(queues))
+def worst(states: Iterable[str]) -> str:
+    return max(states, key=STATES.index, default=NO_QUEUES)
+
+
+def _flow(figures: Mapping[str, Any], troubles: list[Trouble], waiting: str) -> dict[str, Any]:
+    queues: dict[str, int] = figures["queues_by_state"]
+    # A worker that copies is better proof of a way than our own question, which met another broker or another network.
+    shown = [one for one in troubles if one.state != "unreachable" or not queues.get("running")]
+    states = [*queues, *(one.state for one in shown)]
+    if not states:
+        states = ["paused" if figures["paused"] else NO_QUEUES]
+    state = worst(states)
+    reasons = [one.reason for one in sorted(troubles, key=lambda one: STATES.index(one.state), reverse=True)]
+    worst_trouble = next((one.reason for one in shown if one.state == state and state not in queues), "")
+    is_complete = not shown
     return {
         "source": figures["source"],
         "destination": figures["destination"],
         "state": state,
-        "queues_by_state": queues,
-        "lag_messages": figures.get("lag_messages"),
-        "lag_seconds": figures.get("lag_seconds"),
-        "copied_total": figures.get("copied_total", 0),
-        "skipped_total": {reason: skipped.get(reason, 0) for reason in SKIP_REASONS},
-        "parked": figures.get("parked", 0),
-        "rate_per_second": figures.get("rate_per_second"),
-        "latency_ms": {"p50": latency.get("p50"), "p99": latency.get("p99")},
+        "queues_by_state": dict(queues),
+        "lag_messages": figures["lag_messages"] if is_complete else None,
+        "lag_seconds": figures["lag_seconds"] if is_complete else None,
+        "copied_total": figures["copied_total"],
+        "skipped_total": dict(figures["skipped_total"]),
+        "parked": figures["parked"],
+        "rate_per_second": figures["rate_per_second"],
+        "latency_ms": dict(figures["latency_ms"]),
         "retention_headroom_seconds": None,
-        "error": figures.get("error") or None,
+        "error": worst_trouble or figures["error"] or next(iter(reasons), "") or waiting,
     }
-
-
-def now_text() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -42,7 +42,12 @@ def _redacted(key: str, value: Any, depth: int) -> Any:
 
 
 def _cleaned(value: Any) -> Any:
-    return _SECRET_IN_URL.sub(rf"\g<scheme>:{HIDDEN}@", value) if isinstance(value, str) else value
+    return without_passwords(value) if isinstance(value, str) else value
+
+
+def without_passwords(text: str) -> str:
+    """Hides the passwords of the addresses in ``text``."""
+    return _SECRET_IN_URL.sub(rf"\g<scheme>:{HIDDEN}@", text)
 
 
 def configure(format_name: str | None = None, level: str | None = None, stream: TextIO | None = None) -> None:

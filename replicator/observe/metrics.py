@@ -25,16 +25,18 @@ class FlowMetrics(Collector):
 
     def __init__(self) -> None:
         self._figures: Sequence[Mapping[str, Any]] = ()
+        self._workers: Mapping[str, int] = {}
         self._store_up = False
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
-    def update(self, figures: Sequence[Mapping[str, Any]]) -> None:
-        self._figures, self._store_up = figures, True
+    def update(self, figures: Sequence[Mapping[str, Any]], workers: Mapping[str, int]) -> None:
+        """``workers``: assignments held, by living worker."""
+        self._figures, self._workers, self._store_up = figures, workers, True
 
     def store_lost(self) -> None:
         """Old figures are not shown as if they were new."""
-        self._figures, self._store_up = (), False
+        self._figures, self._workers, self._store_up = (), {}, False
 
     def render(self) -> bytes:
         return generate_latest(self._registry)
@@ -44,6 +46,10 @@ class FlowMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("replicator_store_up", "1 while the database can be reached.", value=float(self._store_up))
+        held = GaugeMetricFamily("replicator_worker_assignments", "Assignments held by each living worker.", labels=("worker",))
+        for worker, count in self._workers.items():
+            held.add_metric([worker], count)
+        yield held
         for key, name, text in _GAUGES:
             gauge = GaugeMetricFamily(name, text, labels=FLOW_LABELS)
             for figure in self._figures:

@@ -256,6 +256,17 @@ class MemoryStore:
         if pair is not None:
             pair.row = replace(pair.row, state=state, reason=reason)
 
+    async def release_pair(self, pair_id: int) -> bool:
+        tables = self._read()
+        pair = tables.pairs.get(pair_id)
+        if pair is None or pair.row.flow_id is None:
+            return False
+        for stored in tables.assignments.values():
+            if stored.row.pair_id == pair_id and stored.lease_until is not None:
+                stored.revoked = True
+        pair.row = replace(pair.row, flow_id=None, task=None, state="active", reason="", paused=False)
+        return True
+
     async def pairs(self, flow_id: str | None = None) -> Sequence[TopicPair]:
         return [pair.row for pair in self._read().pairs.values() if flow_id is None or pair.row.flow_id == flow_id]
 

@@ -268,6 +268,10 @@ class Store(Protocol):
 
     async def set_pair_state(self, pair_id: int, state: str, reason: str) -> None: ...
 
+    async def release_pair(self, pair_id: int) -> bool:
+        """Leaves a tombstone of one pair, as ``delete_task`` does of all (its topic is no longer selected). False if it has no flow."""
+        ...
+
     async def pairs(self, flow_id: str | None = None) -> Sequence[TopicPair]: ...
 
     async def queue_map(self, pair_id: int) -> Mapping[str, Sequence[MessageQueue]]:

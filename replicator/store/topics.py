@@ -49,6 +49,17 @@ class Topics:
         async with self._database.begin() as connection:
             await connection.execute(update(pairs).where(pairs.c.pair_id == pair_id).values(state=state, reason=reason))
 
+    async def release_pair(self, pair_id: int) -> bool:
+        async with self._database.begin() as connection:
+            held = select(assignments.c.assignment_id).where(assignments.c.pair_id == pair_id, assignments.c.lease_until.is_not(None))
+            ids = (await connection.execute(held.order_by(assignments.c.assignment_id).with_for_update())).scalars().all()
+            free = {"flow_id": None, "state": "active", "reason": "", "paused": False}
+            living = update(pairs).where(pairs.c.pair_id == pair_id, pairs.c.flow_id.is_not(None))
+            if (await connection.execute(living.values(**free))).rowcount == 0:
+                return False
+            await connection.execute(update(assignments).where(assignments.c.assignment_id.in_(ids)).values(revoked=True))
+            return True
+
     async def pairs(self, flow_id: str | None = None) -> Sequence[TopicPair]:
         query = PAIRS if flow_id is None else PAIRS.where(pairs.c.flow_id == flow_id)
         async with self._database.begin() as connection:

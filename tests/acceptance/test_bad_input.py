@@ -156,3 +156,21 @@ def test_a_wrong_address_to_listen_on(tmp_path, listen):
 def test_version_and_schema_need_nothing():
     assert replicator("version").stdout.strip()
     assert '"$schema"' in replicator("schema").stdout
+
+
+def test_a_cluster_that_does_not_answer_is_named(tmp_path):
+    """Reached for and not found: one line with the cluster and its address."""
+    address = f"127.0.0.1:{free_port()}"
+    file = tmp_path / "away.yaml"
+    file.write_text(GOOD.partition("---")[0].replace("127.0.0.1:9876", address).split("    access_key")[0])
+    said = refused(replicator("check", "-f", file), 1)
+    assert "hangzhou" in said
+    assert address in said
+    assert len(said.splitlines()) == 1
+
+
+def test_a_data_directory_that_cannot_be_made_is_one_line(good, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    result = replicator("run", "-f", good, "--data-dir", tmp_path / "file" / "data", "--listen", f"127.0.0.1:{free_port()}")
+    said = refused(result, 1)
+    assert str(tmp_path / "file") in said.splitlines()[-1]

@@ -29,8 +29,10 @@ def test_kill_during_traffic(two_clusters, witness, replicator, cluster_document
     for number in range(ROUNDS):
         process.start()
         futures = [
-            witness.submit("bulk", name_servers=cluster.name_servers, topic=topic, count=MESSAGES_A_ROUND, batch_size=rnd.choice((1, 7, 32)),
-                           prefix=f"{cluster.name}-{number}", first=0, with_keys=True)
+            witness.submit(
+                "bulk", name_servers=cluster.name_servers, topic=topic, count=MESSAGES_A_ROUND, batch_size=rnd.choice((1, 7, 32)),
+                prefix=f"{cluster.name}-{number}", first=0, with_keys=True,
+            )
             for cluster in two_clusters
         ]
         time.sleep(rnd.uniform(0.3, 7.0))  # anywhere in its life: starting, recovering, copying, idle

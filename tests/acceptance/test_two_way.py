@@ -25,7 +25,8 @@ def produce_everything(witness, cluster, topic: str) -> int:
 
     def some(kind: str, count: int, *, visible: bool = True, **options: object) -> None:
         nonlocal expected
-        witness.produce(servers, topic, count, kind=kind, prefix=f"{name}-{kind}-{len(options)}", properties=USER_PROPERTIES, tags="TagA", **options)
+        prefix = f"{name}-{kind}-{len(options)}"
+        witness.produce(servers, topic, count, kind=kind, prefix=prefix, properties=USER_PROPERTIES, tags="TagA", **options)
         expected += count if visible else 0
 
     some("normal", 60)

@@ -42,8 +42,8 @@ def assert_copied_exactly(born: Sequence[Seen], copies: Sequence[Seen], tag: Map
             assert original.sha256 == copy.sha256, f"{original.keys}: body"
             assert original.tags == copy.tags
             kept = {name: value for name, value in copy.user_properties.items() if name != STAMP and name not in tag}
-            expected_properties = {name: value for name, value in original.user_properties.items() if name.encode() not in RESERVED_PROPERTIES}
-            assert kept == expected_properties, f"{original.keys}: user properties"
+            own = {name: value for name, value in original.user_properties.items() if name.encode() not in RESERVED_PROPERTIES}
+            assert kept == own, f"{original.keys}: user properties"
             assert {name: copy.user_properties.get(name) for name in tag} == dict(tag)
             stamp = stamp_of(copy)
             assert stamp is not None

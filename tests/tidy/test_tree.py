@@ -26,7 +26,9 @@ _FOREIGN = re.compile(
         r"proxy\.golang\." + "org", r"(?<![\w.~}-])/(?:work|ro" + r"ot|tm" + r"p)/[\w.-]",
     ))
 )
-_TEXT_SUFFIXES = {".py", ".md", ".toml", ".yaml", ".yml", ".json", ".sql", ".java", ".in", ".txt", ".cfg", ".ini", ".sh", ".xml", ".mako", ""}
+_TEXT_SUFFIXES = frozenset({
+    "", ".py", ".md", ".toml", ".yaml", ".yml", ".json", ".sql", ".java", ".in", ".txt", ".cfg", ".ini", ".sh", ".xml", ".mako",
+})
 
 
 def product_files() -> list[Path]:
@@ -65,7 +67,8 @@ def banned(path: str, name: str, call: ast.Call) -> str:
         return "asyncio.get_running_loop() instead"
     if name == "print" and not path.startswith("replicator/cli/"):
         return "a log line instead; only the command line prints"
-    if name.split("[")[0] in {"asyncio.Queue", "Queue"} and not call.args and not any(keyword.arg == "maxsize" for keyword in call.keywords):
+    limited = call.args or any(keyword.arg == "maxsize" for keyword in call.keywords)
+    if name.split("[")[0] in {"asyncio.Queue", "Queue"} and not limited:
         return "a queue without maxsize grows without end"
     return ""
 

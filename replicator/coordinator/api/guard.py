@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hmac
+import ipaddress
+from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,7 +19,7 @@ OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 
 
 class Guard:
-    """ASGI middleware. ``token`` None lets everybody in (loopback)."""
+    """ASGI middleware. ``token`` None lets everybody on this machine in, but not a foreign web page in a browser on it."""
 
     def __init__(self, app: ASGIApp, token: str | None) -> None:
         self._app = app
@@ -32,6 +34,9 @@ class Guard:
             refusal = problem(401, "the token is missing or wrong", code=FAILED, hint="set REPLICATOR_TOKEN")
             refusal.headers["WWW-Authenticate"] = "Bearer"
             await refusal(scope, receive, send)
+            return
+        if self._token is None and not _is_local_origin(headers.get(b"origin", b"")):
+            await problem(403, "requests of other web pages are refused", hint="set REPLICATOR_TOKEN")(scope, receive, send)
             return
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > REQUEST_BYTES_MAX:
@@ -59,3 +64,14 @@ class Guard:
             return True
         scheme, _, value = authorization.partition(b" ")
         return scheme.lower() == b"bearer" and hmac.compare_digest(value.strip(), self._token)
+
+
+def _is_local_origin(origin: bytes) -> bool:
+    """True without the header: only browsers send it."""
+    if not origin:
+        return True
+    try:
+        host = urlsplit(origin.decode("latin-1")).hostname or ""
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

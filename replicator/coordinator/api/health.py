@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from replicator.coordinator.api.context import Given
+from replicator.coordinator.operations import WORKER_SEEN_SECONDS
 from replicator.store.port import StoreUnavailable
 
 router = APIRouter(tags=["health"])
@@ -36,7 +37,8 @@ async def readyz(given: Given) -> JSONResponse:
 @router.get("/metrics")
 async def metrics(given: Given) -> Response:
     try:
-        given.metrics.update(await given.store.flow_figures())
+        workers = {holder: int(info.get("assignments", 0)) for holder, info, _ in await given.store.workers(WORKER_SEEN_SECONDS)}
+        given.metrics.update(await given.store.flow_figures(), workers)
     except StoreUnavailable:
         given.metrics.store_lost()
     return Response(given.metrics.render(), media_type=CONTENT_TYPE_LATEST)

@@ -27,7 +27,7 @@ LOSS = {"topic": "pay", "source": "a", "destination": "b", "accept_loss": True}
         ("GET", "/tasks/orders/events", None, ("events", "orders")),
         ("GET", "/tasks/orders/parked", None, ("parked_list", "orders")),
         ("POST", "/tasks/orders/parked/retry", {"ids": [1, 2]}, ("parked_retry", "orders", [1, 2])),
-        ("POST", "/tasks/orders/parked/discard", {"ids": []}, ("parked_discard", "orders", [])),
+        ("POST", "/tasks/orders/parked/discard", {"ids": [3]}, ("parked_discard", "orders", [3])),
     ],
 )
 async def test_a_route_calls_its_operation(api, method, path, body, call):
@@ -35,6 +35,16 @@ async def test_a_route_calls_its_operation(api, method, path, body, call):
     assert answer.status_code == 200, answer.text
     assert answer.json() == {"ok": True}
     assert api.coordinator.calls == [call]
+
+
+@pytest.mark.parametrize("operation", ["retry", "discard"])
+async def test_all_parked_means_those_parked_now_and_an_empty_choice_means_none(api, operation):
+    api.coordinator.answer = [{"id": 1, "state": "parked"}, {"id": 2, "state": "retried"}]
+    await api.ask("POST", f"/api/v1/tasks/orders/parked/{operation}", json={})
+    assert api.coordinator.calls == [("parked_list", "orders"), (f"parked_{operation}", "orders", [1])]
+    api.coordinator.calls.clear()
+    assert (await api.ask("POST", f"/api/v1/tasks/orders/parked/{operation}", json={"ids": []})).json() == []
+    assert api.coordinator.calls == []
 
 
 @pytest.mark.parametrize("dry_run", [False, True])

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from replicator.cli import client as client_module
 from replicator.cli import files
 from replicator.cli.main import app
+from replicator.core.errors import InvalidInput
 
 FLOW = {
     "source": "hangzhou", "destination": "shanghai", "state": "running", "queues_by_state": {"running": 4}, "lag_messages": 1234,
@@ -77,7 +78,7 @@ def test_brackets_in_messages_are_text(coordinator):
         (("get", "clusters", "a"), ("GET", "/clusters/a", None)),
         (("parked", "list", "orders"), ("GET", "/tasks/orders/parked", None)),
         (("parked", "retry", "orders", "1", "2"), ("POST", "/tasks/orders/parked/retry", {"ids": [1, 2]})),
-        (("parked", "discard", "orders"), ("POST", "/tasks/orders/parked/discard", {"ids": []})),
+        (("parked", "discard", "orders", "--all"), ("POST", "/tasks/orders/parked/discard", {"ids": None})),
     ],
 )
 def test_a_command_asks_the_coordinator(coordinator, arguments, asked):
@@ -85,10 +86,17 @@ def test_a_command_asks_the_coordinator(coordinator, arguments, asked):
     assert coordinator.asked == [asked]
 
 
+@pytest.mark.parametrize("arguments", [(), ("1", "--all")])
+def test_all_parked_messages_are_never_meant_by_accident(coordinator, arguments):
+    result = CliRunner().invoke(app, ["parked", "discard", "orders", *arguments])
+    assert isinstance(result.exception, InvalidInput)
+    assert coordinator.asked == []
+
+
 def test_documents_become_json_values(tmp_path):
     file = Path(tmp_path / "x.yaml")
     file.write_text("a: {timestamp: 2026-11-21T00:00:00Z}\n---\n---\nb: [1, 2026-11-21]\n")
-    assert files.documents([file]) == [{"a": {"timestamp": "2026-11-21T00:00:00+00:00"}}, {"b": [1, "2026-11-21"]}]
+    assert files.documents([file]) == [{"a": {"timestamp": "2026-11-21T00:00:00Z"}}, {"b": [1, "2026-11-21"]}]
 
 
 def test_every_command_has_help_with_an_example():

@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,8 +12,6 @@ from replicator.core.stamp import (
     relay_suffix,
     stamp_prefix,
 )
-
-import pytest
 
 NAMES = st.text("abcXYZ019_-%|.:;,/ é", min_size=1, max_size=20)
 QUEUES = st.builds(MessageQueue, NAMES, NAMES, st.integers(0, 9999))
@@ -58,10 +57,12 @@ def test_a_first_hop_stamp_is_about_ninety_bytes() -> None:
 
 @given(st.binary(max_size=200))
 def test_garbage_is_no_stamp(value: bytes) -> None:
-    try:
-        parse_stamp(value)
-    except NewerStamp as error:
-        assert "version" in str(error)
+    version = value.split(b";")[0]
+    if version.isdigit() and int(version) > 1:
+        with pytest.raises(NewerStamp):
+            parse_stamp(value)
+    else:
+        assert parse_stamp(value) is None
 
 
 @pytest.mark.parametrize("cut", range(1, 60))

@@ -22,9 +22,10 @@ def samples(metrics: FlowMetrics) -> dict[str, list[tuple[dict, float]]]:
 
 def test_figures_become_samples():
     metrics = FlowMetrics()
-    metrics.update([FIGURE])
+    metrics.update([FIGURE], {"w-1": 3})
     found = samples(metrics)
     assert found["replicator_store_up"] == [({}, 1)]
+    assert found["replicator_worker_assignments"] == [({"worker": "w-1"}, 3)]
     assert found["replicator_lag_messages"] == [(FLOW, 7)]
     assert found["replicator_copied_messages_total"] == [(FLOW, 12)]
     assert ({**FLOW, "reason": "loop"}, 3) in found["replicator_skipped_messages_total"]
@@ -34,12 +35,12 @@ def test_figures_become_samples():
 
 def test_an_unknown_figure_has_no_sample():
     metrics = FlowMetrics()
-    metrics.update([FIGURE])
+    metrics.update([FIGURE], {"w-1": 3})
     assert "replicator_lag_seconds" not in samples(metrics)
 
 
 def test_a_lost_store_takes_its_old_figures_along():
     metrics = FlowMetrics()
-    metrics.update([FIGURE])
+    metrics.update([FIGURE], {"w-1": 3})
     metrics.store_lost()
     assert samples(metrics) == {"replicator_store_up": [({}, 0)]}

@@ -1,0 +1,125 @@
+"""``check``: what ``apply`` would meet, seen from this process. Goes on after each problem, and only reads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+from replicator.coordinator import declared
+from replicator.coordinator.apply import graph_findings, refuse_dangling
+from replicator.coordinator.connections import Connections, Link
+from replicator.coordinator.declared import Declared, cluster_of
+from replicator.coordinator.identity import read_id, refuse_other_cluster
+from replicator.coordinator.survey import FlowSurvey, survey_flow
+from replicator.core.errors import InvalidInput, ReplicatorError
+from replicator.core.task import LIVE_FIELDS, Cluster, ReplicationTask
+from replicator.store.port import Store
+
+
+async def check(
+    store: Store, connections: Connections, clusters: Sequence[Cluster], tasks: Sequence[ReplicationTask], asked_from: str
+) -> dict[str, Any]:
+    before = await declared.load(store)
+    known = {name: cluster_of(row) for name, row in before.rows.items()} | {cluster.name: cluster for cluster in clusters}
+    problems = [*_graph_problems(before, tasks)]
+    used = dict.fromkeys([*(cluster.name for cluster in clusters), *(name for task in tasks for name in task.clusters)])
+    ids = before.names_by_id()
+    async with AsyncExitStack() as stack:
+        links: dict[str, Link] = {}
+        cluster_rows = []
+        for name in used:
+            if name in known:
+                cluster_rows.append(await _check_cluster(stack, connections, known[name], before, ids, links, problems))
+        task_rows = [await _check_task(task, known, before, links, problems) for task in tasks]
+    return {"asked_from": asked_from, "clusters": cluster_rows, "tasks": task_rows, "problems": list(dict.fromkeys(problems))}
+
+
+def _graph_problems(before: Declared, tasks: Sequence[ReplicationTask]) -> list[str]:
+    return [f"{finding.message} ({finding.hint})" for finding in graph_findings(before, tasks)]
+
+
+async def _check_cluster(
+    stack: AsyncExitStack,
+    connections: Connections,
+    cluster: Cluster,
+    before: Declared,
+    ids: dict[str, str],
+    links: dict[str, Link],
+    problems: list[str],
+) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "name": cluster.name, "connector": cluster.connector, "region": cluster.region, "reachable": False,
+        "cluster_id": None, "distance_ms": None, "brokers": [], "warnings": [],
+    }  # fmt: skip
+    stored = before.rows.get(cluster.name)
+    try:
+        link = await stack.enter_async_context(connections.probe(cluster))
+        begin = time.perf_counter()
+        described = await link.ask(link.connector.describe())
+        elapsed_ms = (time.perf_counter() - begin) * 1000
+        row["reachable"] = True
+        distances = [broker.connect_ms for broker in described.brokers if broker.connect_ms is not None]
+        row["distance_ms"] = round(min(distances, default=elapsed_ms), 1)
+        row["brokers"] = [
+            {"broker_name": one.broker_name, "address": one.address, "version": one.version, "sql92": one.filters_properties}
+            for one in described.brokers
+        ]
+        row["warnings"] = [*described.warnings, *_without_filters(row["brokers"])]
+        found = row["cluster_id"] = await read_id(link)
+        refuse_other_cluster(cluster.name, stored.cluster_id if stored else None, found, ids)
+        if found is not None:
+            ids[found] = cluster.name
+        links[cluster.name] = link
+    except ReplicatorError as error:
+        problems.append(f"cluster {cluster.name}: {error}")
+    return row
+
+
+def _without_filters(brokers: Sequence[dict[str, Any]]) -> list[str]:
+    names = [broker["broker_name"] for broker in brokers if broker["sql92"] is False]
+    if not names:
+        return []
+    return [f"consumers cannot tell copies by SQL92 on {', '.join(names)}: enablePropertyFilter is off there"]
+
+
+async def _check_task(
+    task: ReplicationTask, known: dict[str, Cluster], before: Declared, links: dict[str, Link], problems: list[str]
+) -> dict[str, Any]:
+    surveys: list[FlowSurvey] = []
+    stored = before.tasks.get(task.name)
+    fixed = sorted(name for name in ("mode", "clusters", "rename", "start", "relay") if stored and _differs(stored, task, name))
+    assert not LIVE_FIELDS.intersection(fixed)
+    if fixed:
+        problems.append(f"task {task.name}: {' and '.join(fixed)} cannot change while it exists")
+    try:
+        refuse_dangling(task, known)
+        for source, destination in task.flows:
+            if source in links and destination in links:
+                surveys.append(await survey_flow(task, links[source], links[destination]))
+    except InvalidInput as error:
+        problems.append(str(error))
+    except ReplicatorError as error:
+        problems.append(f"task {task.name}: {error}")
+    topics = [(survey, topic) for survey in surveys for topic in survey.topics]
+    problems += [f"task {task.name}: {topic.problem}" for _, topic in topics if topic.problem]
+    for survey in surveys:
+        problems += [
+            f"task {task.name}: topics {' and '.join(sources)} of {survey.source} would all arrive as {arrives}"
+            for arrives, sources in survey.collisions.items()
+        ]
+    create = {(survey.destination, topic.destination_topic): None for survey, topic in topics if topic.must_create}
+    counts = [start.messages for _, topic in topics for start in topic.starts]
+    return {
+        "name": task.name,
+        "topics": sorted({topic.topic for _, topic in topics}),
+        "missing_topics": [{"cluster": survey.source, "topic": name} for survey in surveys for name in survey.missing],
+        "topics_to_create": [{"cluster": cluster, "topic": topic} for cluster, topic in create],
+        "queues": len(counts),
+        "messages_to_copy": sum(n for n in counts if n is not None) if surveys and None not in counts else None,
+    }
+
+
+def _differs(one: ReplicationTask, other: ReplicationTask, name: str) -> bool:
+    return bool(getattr(one, name) != getattr(other, name))

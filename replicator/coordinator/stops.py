@@ -1,0 +1,120 @@
+"""Going on: after a pause, and after a history stop, where a person says what is given up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from replicator.coordinator import declared
+from replicator.coordinator.connections import Connections
+from replicator.coordinator.operations import Scope, queue_json, require_scope, set_paused
+from replicator.core.errors import InvalidInput, Unsafe
+from replicator.core.record import OffsetRange
+from replicator.store.port import Assignment, Checkpoint, Conflict, Store
+
+STOPPED = "stopped-history-change"
+LET_GO_SECONDS_MAX = 20.0
+"""Longer than a lease lives after its holder died."""
+LET_GO_POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class WayOut:
+    """How one stopped queue goes on. ``given_up``: offsets that will never be copied, of the history as it is now and before."""
+
+    assignment: Assignment
+    position: int
+    bounds: OffsetRange
+    go_on_at: int
+
+    @property
+    def given_up(self) -> int:
+        if self.position > self.bounds.max_offset:
+            # What stands there now may be the old records or new ones: nobody can tell, and copying old ones twice is worse.
+            return self.go_on_at - self.bounds.min_offset
+        return max(0, self.go_on_at - self.position)
+
+    def rendered(self) -> dict[str, Any]:
+        return {
+            "source": self.assignment.source,
+            "destination": self.assignment.destination,
+            "source_queue": queue_json(self.assignment.source_queue),
+            "position": self.position,
+            "min_offset": self.bounds.min_offset,
+            "max_offset": self.bounds.max_offset,
+            "go_on_at": self.go_on_at,
+            "given_up": self.given_up,
+        }
+
+
+async def resume(
+    store: Store, connections: Connections, scope: Scope, *, accept_loss: bool, from_offset: int | None
+) -> dict[str, Any]:
+    if accept_loss and from_offset is not None:
+        raise InvalidInput("accept_loss and from_offset exclude each other")
+    await require_scope(store, scope)
+    held = [one for one in await store.assignments(task=scope.task) if scope.holds(one)]
+    stopped = [one for one in held if one.state == STOPPED]
+    if not accept_loss and from_offset is None:
+        return await _resume_paused(store, connections, scope, stopped, any(one.paused for one in held))
+    if not stopped:
+        raise InvalidInput(f"{scope}: no queue is stopped for a history change, so there is no loss to accept")
+    ways = await _ways_out(store, connections, stopped, from_offset)
+    reason = "loss accepted" if from_offset is None else f"read on from offset {from_offset}"
+    for way in ways:
+        await _go_on(store, way, reason)
+    result = await set_paused(store, scope, False)
+    return {**result, "given_up_total": sum(way.given_up for way in ways), "queues": [way.rendered() for way in ways]}
+
+
+async def _resume_paused(
+    store: Store, connections: Connections, scope: Scope, stopped: list[Assignment], was_paused: bool
+) -> dict[str, Any]:
+    ways = await _ways_out(store, connections, stopped, None) if stopped else []
+    if ways and not was_paused:
+        lost = sum(way.given_up for way in ways)
+        raise Unsafe(
+            f"{scope}: {len(ways)} queues are stopped because their history changed; going on gives up {lost} offsets",
+            hint="--accept-loss goes on there, --from-offset O reads on from another offset",
+        )
+    return {**await set_paused(store, scope, False), "queues": [way.rendered() for way in ways]}
+
+
+async def _ways_out(
+    store: Store, connections: Connections, stopped: list[Assignment], from_offset: int | None
+) -> list[WayOut]:
+    known = await declared.load(store)
+    ways = []
+    for one in stopped:
+        link = await connections.get(known.cluster(one.source), at_once=True)
+        bounds = await link.ask(link.connector.offset_range(one.source_queue))
+        if from_offset is not None and not bounds.min_offset <= from_offset <= bounds.max_offset:
+            raise InvalidInput(
+                f"{one.source_queue} of {one.source} holds offsets {bounds.min_offset} to {bounds.max_offset}, not {from_offset}",
+                hint="narrow it down with --topic and --source, --destination",
+            )
+        position = one.checkpoint.examined_through if one.checkpoint is not None else one.start_offset
+        safe = min(max(position, bounds.min_offset), bounds.max_offset)
+        ways.append(WayOut(one, position, bounds, safe if from_offset is None else from_offset))
+    return ways
+
+
+async def _go_on(store: Store, way: WayOut, reason: str) -> None:
+    """A new epoch, once the holder of the queue has let go of it."""
+    one = way.assignment
+    flow = (one.source, one.destination)
+    await store.set_paused(one.task, True, topic=one.source_queue.topic, flow=flow)
+    try:
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(Conflict),
+            wait=wait_fixed(LET_GO_POLL_SECONDS),
+            stop=stop_after_delay(LET_GO_SECONDS_MAX),
+            reraise=True,
+        )
+        async for attempt in retrying:
+            with attempt:
+                await store.set_epoch(one.assignment_id, (one.checkpoint or Checkpoint()).epoch + 1, way.go_on_at, reason)
+    finally:
+        await store.set_paused(one.task, False, topic=one.source_queue.topic, flow=flow)
