@@ -15,7 +15,8 @@ NO_QUEUES = "starting"
 
 
 async def render_status(store: Store, troubles: Troubles, task: str | None) -> dict[str, Any]:
-    names = [row.name for row in await store.tasks()]
+    modes = {row.name: str(row.spec.get("mode", "")) for row in await store.tasks()}
+    names = list(modes)
     if task is not None:
         if task not in names:
             raise Missing(f"task {task} does not exist")
@@ -25,7 +26,10 @@ async def render_status(store: Store, troubles: Troubles, task: str | None) -> d
         if figures["task"] in flows:
             key = (figures["task"], figures["source"], figures["destination"])
             flows[figures["task"]].append(_flow(figures, troubles.of(key), troubles.waiting(key)))
-    tasks = [{"name": name, "state": worst(flow["state"] for flow in flows[name]), "flows": flows[name]} for name in names]
+    tasks = [
+        {"name": name, "mode": modes[name], "state": worst(flow["state"] for flow in flows[name]), "flows": flows[name]}
+        for name in names
+    ]
     return {"observed_at": datetime.now(UTC).isoformat(timespec="milliseconds"), "tasks": tasks}
 
 

@@ -67,7 +67,7 @@ def test_every_kind_both_ways_once_in_order_and_tagged(two_clusters, witness, re
         (shanghai, "origin IS NULL", expected["shanghai"]),
     ):
         seen = witness.consume(
-            cluster.name_servers, topic, topic_name("witness"), expect=count, quiet_seconds=3, timeout_seconds=90,
+            cluster.name_servers, topic, topic_name("witness"), expect=count, quiet_seconds=30, timeout_seconds=90,
             expression=expression, expression_type="SQL92", from_first=True,
         )
         assert len({row.keys for row in seen}) == count, expression

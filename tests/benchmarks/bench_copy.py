@@ -64,7 +64,8 @@ def measure(count: int, body_bytes: int, queues: int, *, raised: bool) -> None:
                 print(
                     f"{count} x {body_bytes} B, {queues} queues, pull limits {'raised' if raised else 'default'}: "
                     f"{used / count * 1e6:.2f} µs CPU a message "
-                    f"({net:.2f} without the {quiet:.1%} of a core it takes when idle), {count / elapsed:,.0f} messages/s with start-up and last look, "
+                    f"({net:.2f} without the {quiet:.1%} of a core it takes when idle), "
+                    f"{count / elapsed:,.0f} messages/s with start-up and last look, "
                     f"peak RSS {peak_mib(process.pid):.0f} MiB"
                 )
                 process.stop()

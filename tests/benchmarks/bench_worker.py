@@ -55,8 +55,8 @@ async def copy(clusters: list[LocalCluster], count: int) -> tuple[float, float, 
     worker = Worker(store, open_connector, "bench-worker")
     before, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
     running = asyncio.create_task(worker.run(stop))
-    while sum(a.checkpoint.copied_total if a.checkpoint else 0 for a in await store.assignments()) < count:
-        await asyncio.sleep(POLL_SECONDS)  # noqa: ASYNC110 - the store has no event for it, and this is the benchmark's own clock
+    while sum(a.checkpoint.copied_total if a.checkpoint else 0 for a in await store.assignments()) < count:  # noqa: ASYNC110
+        await asyncio.sleep(POLL_SECONDS)
     after, elapsed = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter() - began
     stop.set()
     await running

@@ -30,7 +30,7 @@ async def test_status_has_the_keys_of_the_contract(world):
     answer = await world.coordinator.status()
     assert set(answer) == {"observed_at", "tasks"}
     (task,) = answer["tasks"]
-    assert set(task) == {"name", "state", "flows"}
+    assert set(task) == {"name", "mode", "state", "flows"}
     assert task["state"] == "running"
     assert [set(flow) for flow in task["flows"]] == [FLOW_KEYS, FLOW_KEYS]
     flow = task["flows"][0]
