@@ -195,7 +195,8 @@ class Worker:
                     copier.journal.dirty = True
                     await asyncio.sleep(FAILED_RETRY_SECONDS)
         finally:
-            if not copier.clean:
+            if not copier.clean or not copier.stopping:
+                # The next holder waits until the broker no longer lists our connection, whether or not something is under way on it.
                 self._unclean_senders[assignment_id] = await copier.abandon()
             await copier.flow.fence.give_up(copier.assignment.source_queue)
 
