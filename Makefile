@@ -11,7 +11,7 @@ FAST_TESTS := tests/unit tests/protocol tests/tidy tests/simulation tests/confor
 # $(call need,PROGRAM,WAY OUT): one line instead of a shell error further down.
 need = @command -v $(1) >/dev/null || { echo "make: $(1) is not installed: $(2)" >&2; exit 1; }
 
-.PHONY: help setup demo test test-fast lint type bench clean java
+.PHONY: help setup demo test test-fast lint type bench kills simulate clean java
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,12 @@ type: $(STAMP)  ## mypy, strict
 
 bench: $(STAMP) java  ## how fast one flow copies
 	$(BIN)/python -m tests.benchmarks.bench_copy
+
+kills: $(STAMP) java  ## 50 rounds of kill -9 during traffic on real clusters
+	REPLICATOR_KILL_ROUNDS=50 $(BIN)/python -m pytest -s tests/acceptance/test_kill.py
+
+simulate: $(STAMP)  ## 1,000 seeds of faults over simulated clusters
+	REPLICATOR_SIMULATION_SEEDS=1000 $(BIN)/python -m pytest -q tests/simulation
 
 clean:  ## removes the virtual environment and every cache of this folder
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache dist

@@ -11,6 +11,7 @@ from connectors.rocketmq.client.client import Client
 from connectors.rocketmq.client.errors import Answered, Unreachable
 from connectors.rocketmq.remoting import bodies, headers
 from connectors.rocketmq.remoting.codes import ResponseCode
+from connectors.rocketmq.remoting.command import RemotingCommand
 from connectors.rocketmq.remoting.message import PROPERTIES_BYTES_MAX, stored_size
 from connectors.rocketmq.sink import BATCH_BYTES_MAX
 from replicator.core.connector import BrokerDescription, ClusterDescription
@@ -27,7 +28,8 @@ PROPERTIES_BYTES_SAFE = 32_000
 TOPIC_READY_SECONDS_MAX = 15.0
 TOPIC_POLL_SECONDS = 0.05
 _RECORD_OVERHEAD_BYTES = stored_size("", 0, 0)
-_SYSTEM_ATTRIBUTES = ("message.type",)
+_ORDER_NAMESPACE = "ORDER_TOPIC_CONFIG"
+_PUT_KV_CONFIG = 100
 
 assert PROPERTIES_BYTES_SAFE < PROPERTIES_BYTES_MAX
 
@@ -79,9 +81,11 @@ async def describe_topic(client: Client, topic: str) -> TopicDescription | None:
     queues.sort(key=lambda queue: (queue.broker_name, queue.queue_id))
     config = await _topic_config(client, queues[0].broker_name, topic)
     attributes = dict(config.attributes) if config is not None else {}
+    ordered = (config is not None and config.order) or bool(route.order_conf)
+    if not ordered and not await _is_5x(client, queues[0].broker_name):
+        ordered = bool(await _order_conf(client, topic))
     return TopicDescription(
-        topic, tuple(queues), config.order if config is not None else bool(route.order_conf), attributes.get("message.type", ""),
-        attributes, readable, writable, _unsupported(route, attributes),
+        topic, tuple(queues), ordered, attributes.get("message.type", ""), attributes, readable, writable, _unsupported(route, attributes),
     )
 
 
@@ -107,8 +111,7 @@ async def _topic_config(client: Client, broker_name: str, topic: str) -> bodies.
 
 
 async def _is_5x(client: Client, broker_name: str) -> bool:
-    runtime = bodies.read_runtime_info((await client.ask(broker_name, headers.broker_runtime_info())).body)
-    return runtime.get("brokerVersionDesc", "").startswith("V5")
+    return (await client.version(broker_name)).startswith("V5")
 
 
 async def create_topic(client: Client, description: TopicDescription, spread: Sequence[QueueSpread]) -> None:
@@ -119,17 +122,42 @@ async def create_topic(client: Client, description: TopicDescription, spread: Se
         write = max(part.queue_count, existing.write_queue_count if existing else 0)
         if existing is not None and (read, write) == (existing.read_queue_count, existing.write_queue_count):
             continue
-        attributes = ""
-        if existing is None and description.message_type and await _is_5x(client, part.broker_name):
-            attributes = f"+message.type={description.message_type}"
-        await create_topic_on(
-            client, part.broker_name, headers.NewTopic(description.name, read, write, order=description.ordered, attributes=attributes)
-        )
+        if existing is not None:
+            # Only the counts grow: what else somebody set there stays, attributes too, since none are sent.
+            wanted = headers.NewTopic(
+                existing.name, read, write, existing.perm, existing.order, "", existing.filter_type, existing.topic_sys_flag
+            )
+        else:
+            typed = bool(description.message_type) and await _is_5x(client, part.broker_name)
+            attributes = f"+message.type={description.message_type}" if typed else ""
+            wanted = headers.NewTopic(description.name, read, write, order=description.ordered, attributes=attributes)
+        await client.ask(part.broker_name, headers.create_topic(wanted))
+    if description.ordered and not await _is_5x(client, spread[0].broker_name):
+        await _write_order_conf(client, description.name, spread)
     deadline = asyncio.get_running_loop().time() + TOPIC_READY_SECONDS_MAX
     while not await _is_routed(client, description.name, spread):
         if asyncio.get_running_loop().time() > deadline:
             raise Unreachable("name servers", f"topic {description.name} was created, but its route does not show it")
         await asyncio.sleep(TOPIC_POLL_SECONDS)
+
+
+async def _order_conf(client: Client, topic: str) -> dict[str, int]:
+    """Queues by broker name, where the topic is entered as an ordered one."""
+    answer = await client.ask_name_server(
+        headers.kv_config(_ORDER_NAMESPACE, topic), (int(ResponseCode.SUCCESS), int(ResponseCode.QUERY_NOT_FOUND))
+    )
+    parts = (part.rpartition(":") for part in answer.ext_fields.get("value", "").split(";"))
+    return {broker_name: int(count) for broker_name, _, count in parts if count.isdigit()}
+
+
+async def _write_order_conf(client: Client, topic: str, spread: Sequence[QueueSpread]) -> None:
+    """4.x brokers do not take the flag that creates a topic; they learn from the name servers which topics are ordered."""
+    known = await _order_conf(client, topic)
+    wanted = known | {part.broker_name: max(part.queue_count, known.get(part.broker_name, 0)) for part in spread}
+    if wanted != known:
+        value = ";".join(f"{broker_name}:{count}" for broker_name, count in sorted(wanted.items()))
+        fields = {"namespace": _ORDER_NAMESPACE, "key": topic, "value": value}
+        await client.tell_name_servers(RemotingCommand(_PUT_KV_CONFIG, fields))
 
 
 async def _is_routed(client: Client, topic: str, spread: Sequence[QueueSpread]) -> bool:
@@ -138,8 +166,10 @@ async def _is_routed(client: Client, topic: str, spread: Sequence[QueueSpread]) 
     return all(counts.get(part.broker_name, 0) >= part.queue_count for part in spread)
 
 
-async def create_topic_on(client: Client, broker_name: str, topic: headers.NewTopic) -> None:
-    await client.ask(broker_name, headers.create_topic(topic))
+async def ensure_own_topic(client: Client, broker_name: str, topic: str) -> None:
+    """One queue on that broker. Asked before it is created: creating takes rights that an account may lack by then."""
+    if await _topic_config(client, broker_name, topic) is None:
+        await client.ask(broker_name, headers.create_topic(headers.NewTopic(topic, 1, 1)))
 
 
 async def create_group(client: Client, broker_name: str, group: str) -> None:
@@ -149,28 +179,35 @@ async def create_group(client: Client, broker_name: str, group: str) -> None:
 async def first_at_or_after(
     connector: RocketMQConnector, queue: MessageQueue, bounds: OffsetRange, guess: int, timestamp_ms: int
 ) -> int:
-    """Mends a broker's answer by looking at the records themselves: 4.x answers the nearest record on either side, and 5.x one
-    past the last where all are older. Store times rise with offsets, so the neighbours decide; equal times are walked through."""
+    """Mends a broker's answer by looking at the records themselves: 4.x answers the nearest record on either side, any of those
+    with an equal time. Store times rise with offsets, so steps that double from the guess enclose the place and halves find it."""
 
-    async def stored_at(offset: int) -> int | None:
+    async def is_before(offset: int) -> bool:
+        """True where the first record at or behind the offset is older than asked."""
         reader = connector.reader(queue, offset, prefetch=False)
         try:
             batch = await reader.read()
-            found = batch.store_timestamps_ms[0] if len(batch) and batch.offsets[0] == offset else None
+            found = batch.store_timestamps_ms[0] if len(batch) else None
             reader.release(batch)
-            return found
+            return found is not None and found < timestamp_ms
         finally:
             await reader.close()
 
-    offset = guess
-    while offset > bounds.min_offset:
-        before = await stored_at(offset - 1)
-        if before is None or before < timestamp_ms:
-            break
-        offset -= 1
-    while offset < bounds.max_offset:
-        here = await stored_at(offset)
-        if here is None or here >= timestamp_ms:
-            break
-        offset += 1
-    return offset
+    low, high, step = bounds.min_offset, bounds.max_offset, 1  # everything below low is older; high is not, or the end
+    if guess < high and await is_before(guess):
+        low = guess + 1
+        while low < high and await is_before(min(low + step - 1, high - 1)):
+            low, step = min(low + step, high), step * 2
+        high = min(low + step - 1, high)
+    else:
+        high = guess
+        while low < high and not await is_before(max(high - step, low)):
+            high, step = max(high - step, low), step * 2
+        low = min(max(high - step, low) + 1, high)
+    while low < high:
+        middle = (low + high) // 2
+        if await is_before(middle):
+            low = middle + 1
+        else:
+            high = middle
+    return low

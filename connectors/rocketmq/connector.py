@@ -10,19 +10,22 @@ from connectors.rocketmq import admin
 from connectors.rocketmq.client.client import Client
 from connectors.rocketmq.client.errors import Answered
 from connectors.rocketmq.client.sending import SENDER_GROUP, LostInFlight, NeverLeft, PermitEnded
+from connectors.rocketmq.credits import ByteCredits
 from connectors.rocketmq.mapping import mapped
 from connectors.rocketmq.names import BARRIER_TOPIC, MARK_PREFIX, RESERVED_PROPERTIES, is_user_topic
 from connectors.rocketmq.remoting import bodies, headers
 from connectors.rocketmq.remoting.codes import Kind, ResponseCode, kind_of
 from connectors.rocketmq.settings import RocketMQSettings
-from connectors.rocketmq.sink import RocketMQSender
-from connectors.rocketmq.source import READER_GROUP, ByteCredits, PullReader
+from connectors.rocketmq.sink import BATCH_BYTES_MAX, RocketMQSender
+from connectors.rocketmq.source import READER_GROUP, PullReader
 from replicator.core.connector import ClusterDescription, ConnectorContext, SendPermit
 from replicator.core.errors import Fenced, NotConnected
 from replicator.core.record import MessageQueue, OffsetRange, QueueSpread, TopicDescription
 
 BARRIER_POLL_SECONDS = 0.005
 BARRIER_PULL_RECORDS = 32
+POSITIONS_TOGETHER = 64
+"""Commits of read positions underway at a time."""
 
 
 class RocketMQConnector:
@@ -38,6 +41,7 @@ class RocketMQConnector:
         self._credits = ByteCredits(context.memory_bytes_max)
         self._senders: dict[str, RocketMQSender] = {}
         self._barriers_ready: set[str] = set()
+        self._batch_bytes_max = BATCH_BYTES_MAX
 
     async def open(self) -> None:
         with mapped(f"cluster {self.cluster}"):
@@ -52,7 +56,11 @@ class RocketMQConnector:
 
     async def describe(self) -> ClusterDescription:
         with mapped(f"cluster {self.cluster}"):
-            return await admin.describe_cluster(self._client, self.cluster)
+            description = await admin.describe_cluster(self._client, self.cluster)
+        self._batch_bytes_max = description.append_bytes_max
+        for sender in self._senders.values():
+            sender.batch_bytes_max = self._batch_bytes_max
+        return description
 
     async def read_marks(self) -> Sequence[str]:
         with mapped(f"cluster {self.cluster}"):
@@ -119,14 +127,18 @@ class RocketMQConnector:
 
     async def publish_position(self, group: str, positions: Mapping[MessageQueue, int]) -> None:
         with mapped(f"cluster {self.cluster}, group {group}"):
-            for queue, offset in positions.items():
-                command = headers.update_consumer_offset(group, queue.topic, queue.queue_id, offset)
-                answer = await self._client.ask(
-                    queue.broker_name, command, (int(ResponseCode.SUCCESS), int(ResponseCode.SUBSCRIPTION_GROUP_NOT_EXIST))
-                )
-                if answer.code != ResponseCode.SUCCESS:
-                    await admin.create_group(self._client, queue.broker_name, group)
-                    await self._client.ask(queue.broker_name, headers.update_consumer_offset(group, queue.topic, queue.queue_id, offset))
+            for start in range(0, len(positions), POSITIONS_TOGETHER):
+                together = list(positions.items())[start : start + POSITIONS_TOGETHER]
+                await asyncio.gather(*(self._publish(group, queue, offset) for queue, offset in together))
+
+    async def _publish(self, group: str, queue: MessageQueue, offset: int) -> None:
+        command = headers.update_consumer_offset(group, queue.topic, queue.queue_id, offset)
+        answer = await self._client.ask(
+            queue.broker_name, command, (int(ResponseCode.SUCCESS), int(ResponseCode.SUBSCRIPTION_GROUP_NOT_EXIST))
+        )
+        if answer.code != ResponseCode.SUCCESS:
+            await admin.create_group(self._client, queue.broker_name, group)
+            await self._client.ask(queue.broker_name, headers.update_consumer_offset(group, queue.topic, queue.queue_id, offset))
 
     # Records
 
@@ -137,6 +149,7 @@ class RocketMQConnector:
         sender = self._senders.get(broker_name)
         if sender is None:
             sender = self._senders[broker_name] = RocketMQSender(self._client, broker_name, self._instance, self.cluster)
+            sender.batch_bytes_max = self._batch_bytes_max
         return sender
 
     async def write_barrier(self, broker_name: str, permit: SendPermit, timeout_seconds: float) -> None:
@@ -152,7 +165,7 @@ class RocketMQConnector:
 
     async def _ensure_barrier_topic(self, broker_name: str) -> None:
         if broker_name not in self._barriers_ready:
-            await admin.create_topic_on(self._client, broker_name, headers.NewTopic(BARRIER_TOPIC, 1, 1))
+            await admin.ensure_own_topic(self._client, broker_name, BARRIER_TOPIC)
             self._barriers_ready.add(broker_name)
 
     async def _append_barrier(self, broker_name: str, permit: SendPermit, timeout_seconds: float) -> int:
@@ -166,6 +179,7 @@ class RocketMQConnector:
         except (NeverLeft, LostInFlight) as error:
             raise NotConnected(f"broker {broker_name}: the barrier was not answered: {error}") from error
         if kind_of(answer.code) not in (Kind.OK, Kind.STORED_WEAK):
+            self._barriers_ready.discard(broker_name)  # The topic may have been deleted.
             raise Answered(broker_name, "barrier", answer.code, answer.remark or "")
         return headers.read_send(answer).queue_offset
 
@@ -201,7 +215,7 @@ class RocketMQConnector:
             try:
                 answer = await self._client.ask(broker_name, headers.producer_connections(SENDER_GROUP, BARRIER_TOPIC))
             except Answered as error:
-                if error.code == ResponseCode.SYSTEM_ERROR and "not exist" in error.remark:
+                if error.code == ResponseCode.CONSUMER_NOT_ONLINE or "not exist" in error.remark:
                     return set()
                 if kind_of(error.code) is Kind.BUSY:
                     raise

@@ -10,8 +10,6 @@ from connectors.rocketmq.remoting.codes import Kind, kind_of
 from connectors.rocketmq.remoting.errors import ProtocolError
 from replicator.core.errors import NotConnected, NotFound, NotPermitted, Refused, Throttled
 
-_ACL_WORDS = ("AclException", "accessKey", "signature", "permission", "Permission", "authent", "authoriz")
-
 
 @contextlib.contextmanager
 def mapped(where: str) -> Iterator[None]:
@@ -28,7 +26,7 @@ def mapped(where: str) -> Iterator[None]:
             raise Throttled(f"{where}: {error}") from error
         if kind is Kind.MOVED:
             raise NotConnected(f"{where}: {error}") from error
-        if kind is Kind.PERMISSION or (error.code == 1 and any(word in error.remark for word in _ACL_WORDS)):
+        if error.concerns_credentials:
             raise NotPermitted(f"{where}: {error}", hint="give the replicator's account this right") from error
         if kind in (Kind.MISSING, Kind.NOT_FOUND):
             raise NotFound(f"{where}: {error}") from error

@@ -6,26 +6,39 @@ import asyncio
 from collections.abc import Callable
 
 from connectors.rocketmq.client.client import Client
-from connectors.rocketmq.client.errors import Unreachable
+from connectors.rocketmq.client.errors import Answered, Unreachable
 from connectors.rocketmq.client.sending import SENDER_GROUP, Frame, LostInFlight, NeverLeft, PermitEnded, SendingConnection
 from connectors.rocketmq.remoting import headers, message
 from connectors.rocketmq.remoting.codes import Kind, ResponseCode, describe, kind_of
 from connectors.rocketmq.remoting.command import RemotingCommand
 from connectors.rocketmq.remoting.errors import ProtocolError
 from replicator.core.connector import AppendOutcome, NotStored, SendPermit, Stored, Unknown
+from replicator.core.errors import Refused
 from replicator.core.record import AppendBatch, MessageQueue
 
 BATCH_BYTES_MAX = 3_900_000
 """Below the broker's 4 MiB, counted in stored size: what 4.4 to 4.9.3 compare (P§5)."""
 
+RETRY_PREFIX = "%RETRY%"
 BUSY_RETRY_SECONDS = 0.1
+RETRY_TIMES_MAX = 16
+"""``maxReconsumeTimes`` of messages to a retry topic, which 4.4.0 reads without asking whether it is there."""
 
-# Remarks of code 1 that say for certain that nothing was stored; any other code 1 leaves it open (P§5).
-_NOT_STORED_REMARKS = (
-    "in-sync", "not enough", "create mapped file failed", "create maped file failed", "flow control", "not yet", "reject",
-    "No accessKey", "no accessKey", "signature", "No default permission", "AclException", "the topic", "queueId", "Permission",
-)
-_RECORD_REMARKS = ("size exceeded", "the message is illegal", "message body size over", "properties length", "length too long")
+# Remarks of code 1, and of the codes some versions answer in its place, that say for certain that nothing was stored: texts of
+# SendMessageProcessor, AbstractSendMessageProcessor, the fast-failure and access-control code of 4.4.0 to 5.3.3. Any other code 1
+# leaves it open.
+_BUSY_REMARKS = (
+    "[PC_SYNCHRONIZED]", "[PCBUSY_CLEAN_QUEUE]", "[TIMEOUT_CLEAN_QUEUE]", "[REJECTREQUEST]", "[OVERLOAD]", "broker unable to service",
+    "timer message is under flow control",
+)  # fmt: skip
+_REFUSED_REMARKS = (
+    "in-sync replicas not enough", "create mapped file failed", "accurate timer message is not enabled", "AclException",
+    "is conflict with system reserved words", "] is forbidden", "sending message is forbidden", "request queueId[",
+    "[LMQ_CONSUME_QUEUE_NUM_EXCEEDED]",
+)  # fmt: skip
+_RECORD_REMARKS = (
+    "size exceeded", "the message is illegal", "message body size exceeds", "properties length is too long", "length too long",
+)  # fmt: skip
 
 
 class RocketMQSender:
@@ -38,6 +51,9 @@ class RocketMQSender:
         self._where = f"cluster {cluster}, broker {broker_name}"
         self._connection: SendingConnection | None = None
         self._opening = asyncio.Lock()
+        self._is_moved = False
+        self.batch_bytes_max = BATCH_BYTES_MAX
+        """Stored size of the largest batch; lower where the cluster's own limit is."""
         self._unanswered: dict[MessageQueue, tuple[Frame, str, int]] = {}
         self._closed = False
 
@@ -47,12 +63,17 @@ class RocketMQSender:
 
     async def append(self, queue: MessageQueue, batch: AppendBatch, permit: SendPermit, timeout_seconds: float) -> AppendOutcome:
         try:
-            connection = await self._connected()
             command = self._command(queue, batch)
+            async with asyncio.timeout(timeout_seconds):
+                connection = await self._connected()
+        except TimeoutError:
+            return NotStored("unreachable", f"{self._where}: not connected in time")
         except Unreachable as error:
             return NotStored("unreachable", str(error))
         except ProtocolError as error:
             return NotStored("record", str(error))
+        except (Answered, Refused) as error:
+            return NotStored("queue", str(error))
         frame = connection.submit(command, permit.is_valid)
         self._unanswered[queue] = (frame, connection.identity, len(batch))
         try:
@@ -66,7 +87,18 @@ class RocketMQSender:
             return self._answered(queue, NotStored("unreachable", str(error)))
         except LostInFlight as error:
             return Unknown(f"{self._where}: {error}", connection.identity)
-        return self._answered(queue, classify(answer, len(batch), connection.identity))
+        outcome = classify(answer, len(batch), connection.identity)
+        if isinstance(outcome, NotStored):
+            self._take_notice(connection, answer, outcome)
+        return self._answered(queue, outcome)
+
+    def _take_notice(self, connection: SendingConnection, answer: RemotingCommand, outcome: NotStored) -> None:
+        """What a refusal says about the connection itself."""
+        if outcome.scope == "moved":
+            self._is_moved = True
+            self._client.forget_masters()
+        elif Answered(self._broker_name, "", answer.code, answer.remark or "").concerns_credentials:
+            connection.renew_credentials()
 
     def _after_time_out(self, queue: MessageQueue, connection: SendingConnection, frame: Frame) -> AppendOutcome:
         if connection.withdraw(frame):
@@ -79,15 +111,19 @@ class RocketMQSender:
         return outcome
 
     async def late_answer(self, queue: MessageQueue, timeout_seconds: float) -> AppendOutcome | None:
-        entry = self._unanswered.pop(queue, None)
+        entry = self._unanswered.get(queue)
         if entry is None:
             return None
         frame, identity, count = entry
         await asyncio.wait([frame.answer], timeout=timeout_seconds)
         if not frame.answer.done():
             return None
+        if self._unanswered.get(queue) is entry:
+            del self._unanswered[queue]
         try:
             return classify(frame.answer.result(), count, identity)
+        except PermitEnded as error:
+            return NotStored("fenced", str(error))
         except NeverLeft as error:
             return NotStored("unreachable", str(error))
         except LostInFlight:
@@ -113,9 +149,13 @@ class RocketMQSender:
             raise Unreachable(connection.address, "no answer to the barrier in time") from error
 
     async def _connected(self) -> SendingConnection:
-        if self._connection is not None and self._connection.is_open:
+        if self._connection is not None and self._connection.is_open and not self._is_moved:
             return self._connection
         async with self._opening:
+            if self._is_moved and self._connection is not None and self._connection.is_open:
+                if await self._client.master_address(self._broker_name) != self._connection.address:
+                    self._connection.reset("another process is master now")
+                self._is_moved = False
             if self._connection is None or not self._connection.is_open:
                 if self._closed:
                     raise Unreachable(self._broker_name, "the sender is closed")
@@ -133,18 +173,17 @@ class RocketMQSender:
     def _command(self, queue: MessageQueue, batch: AppendBatch) -> RemotingCommand:
         target = headers.SendTarget(
             SENDER_GROUP, queue.topic, queue.queue_id, batch.born_timestamp_ms, batch.encoding & message.SysFlag.CARRIED,
-            batch.reconsume_times,
+            batch.reconsume_times, RETRY_TIMES_MAX if queue.topic.startswith(RETRY_PREFIX) else None,
         )
         if len(batch) == 1 and self._needs_single(queue, batch):
             return headers.send_single(target, bytes(batch.bodies[0]), batch.properties[0], batch.flags[0])
         return headers.send_batch(target, message.encode_batch(batch.bodies, batch.properties, batch.flags))
 
-    @staticmethod
-    def _needs_single(queue: MessageQueue, batch: AppendBatch) -> bool:
+    def _needs_single(self, queue: MessageQueue, batch: AppendBatch) -> bool:
         """A single send loses the order of properties and empty values, so it carries only what no batch can."""
-        if queue.topic.startswith("%RETRY%"):
+        if queue.topic.startswith(RETRY_PREFIX):
             return True
-        return message.stored_size(queue.topic, len(batch.bodies[0]), len(batch.properties[0])) > BATCH_BYTES_MAX
+        return message.stored_size(queue.topic, len(batch.bodies[0]), len(batch.properties[0])) > self.batch_bytes_max
 
 
 def classify(answer: RemotingCommand, count: int, identity: str) -> AppendOutcome:
@@ -163,11 +202,17 @@ def classify(answer: RemotingCommand, count: int, identity: str) -> AppendOutcom
         return NotStored("busy", detail, BUSY_RETRY_SECONDS)
     if kind is Kind.MOVED:
         return NotStored("moved", detail)
-    if kind is Kind.RECORD or any(text in remark for text in _RECORD_REMARKS):
+    if kind is Kind.RECORD or _says(remark, _RECORD_REMARKS):
         return NotStored("record", detail)
     if kind in (Kind.PERMISSION, Kind.MISSING, Kind.UNSUPPORTED) or answer.code == ResponseCode.INVALID_PARAMETER:
         return NotStored("queue", detail)
-    if kind is Kind.QUEUE and any(text in remark for text in _NOT_STORED_REMARKS):
+    if _says(remark, _BUSY_REMARKS):
+        return NotStored("busy", detail, BUSY_RETRY_SECONDS)
+    if _says(remark, _REFUSED_REMARKS):
         return NotStored("queue", detail)
     return Unknown(detail, identity)
+
+
+def _says(remark: str, texts: tuple[str, ...]) -> bool:
+    return any(text in remark for text in texts)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import socket
 from collections.abc import Awaitable
@@ -37,12 +38,16 @@ APPLY_WAIT_SECONDS_MAX = 10.0
 WORKER_STOP_SECONDS_MAX = 7.0
 PART_STOP_SECONDS_MAX = 1.5
 POSTGRES_RESTART_SECONDS = 2.0
+GC_THRESHOLD_OBJECTS = 50_000
 
 
 def run(options: RunOptions) -> None:
     """Returns after SIGTERM or SIGINT; raises the error that ended it otherwise. ``options`` and files have been judged."""
     listener = listen(options.host, options.port)
     try:
+        # The copy path makes many short-lived objects and no cycles: a collection every 700 of them is wasted.
+        gc.freeze()
+        gc.set_threshold(GC_THRESHOLD_OBJECTS)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_Process(options, listener).run())
     except Exception as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import time
 import uuid
 from collections.abc import Iterator
@@ -80,7 +81,7 @@ async def drain(connector: RocketMQConnector, queue: MessageQueue, count: int) -
     return reads
 
 
-async def measure(name_server: str, count: int, body_bytes: int) -> None:
+async def measure(name_server: str, count: int, body_bytes: int, rounds: int) -> None:
     connector = factory(factory.settings_model(name_servers=[name_server]), ConnectorContext("bench", f"bench-{uuid.uuid4().hex[:8]}"))
     await connector.open()
     broker_name = (await connector.describe()).brokers[0].broker_name
@@ -94,10 +95,14 @@ async def measure(name_server: str, count: int, body_bytes: int) -> None:
     await connector.write_barrier(broker_name, AlwaysValid(), ANSWER_SECONDS)
     for name, limits in (("default limits", DEFAULT_LIMITS), ("raised limits", RAISED_LIMITS)):
         await connector._client.ask(broker_name, headers.update_broker_config(limits))
-        for _ in range(3):
+        connector._client._limits.clear()  # believed for a minute otherwise
+        best: Stopwatch | None = None
+        for _ in range(rounds):
             with Stopwatch() as watch:
                 reads = await asyncio.gather(*(drain(connector, queue, share) for queue in queues))
-            watch.report(f"pull, {name}, {share * QUEUE_COUNT // sum(reads)} records a read", share * QUEUE_COUNT)
+            best = watch if best is None or watch.cpu_seconds < best.cpu_seconds else best
+        assert best is not None
+        best.report(f"pull, {name}, best of {rounds}, {share * QUEUE_COUNT // sum(reads)} records a read", share * QUEUE_COUNT)
     await connector._client.ask(broker_name, headers.update_broker_config(DEFAULT_LIMITS))
     await connector.close()
 
@@ -120,12 +125,16 @@ def main() -> None:
     parser.add_argument("--name-server", default="")
     parser.add_argument("--count", type=int, default=200_000)
     parser.add_argument("--body-bytes", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--gc-threshold", type=int, default=0, help="first garbage collection threshold; 0: Python's own")
     parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="uvloop")
     options = parser.parse_args()
+    if options.gc_threshold:
+        gc.set_threshold(options.gc_threshold, *gc.get_threshold()[1:])
     with name_server(options.name_server) as address:
         runner = asyncio.Runner(loop_factory=uvloop.new_event_loop if options.loop == "uvloop" else None)
         with runner:
-            runner.run(measure(address, options.count, options.body_bytes))
+            runner.run(measure(address, options.count, options.body_bytes, options.rounds))
 
 
 if __name__ == "__main__":

@@ -1,25 +1,27 @@
-"""Name servers and brokers of one cluster: who is where, and one question at a time to any of them."""
+"""Brokers of one cluster: who is master where, and one question at a time to any of them."""
 
 from __future__ import annotations
 
 import asyncio
 import fnmatch
-import urllib.error
-import urllib.request
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from connectors.rocketmq.client.connection import REQUEST_TIMEOUT_SECONDS, Connection, ConnectionPool
 from connectors.rocketmq.client.credentials import Security
 from connectors.rocketmq.client.errors import Answered, Unreachable
+from connectors.rocketmq.client.nameservers import NameServers
 from connectors.rocketmq.remoting import bodies, headers
 from connectors.rocketmq.remoting.codes import ResponseCode, request_name
 from connectors.rocketmq.remoting.command import RemotingCommand
 
 CLUSTER_INFO_SECONDS = 15.0
 """How long an answer about who is master is believed without being asked again."""
-ADDRESS_SERVICE_TIMEOUT_SECONDS = 5.0
-ADDRESS_SERVICE_BYTES_MAX = 64 * 1024
+CLUSTER_INFO_RETRY_SECONDS = 2.0
+"""While no name server answers, what is known is believed on, and a name server asked this often."""
+BROKER_CONFIG_SECONDS = 60.0
+PULL_RECORDS_DEFAULT = 32
+PULL_BYTES_DEFAULT = 256 * 1024
 OK = (int(ResponseCode.SUCCESS),)
 
 
@@ -33,35 +35,36 @@ class ClusterAddress:
     address_map: Mapping[str, str] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class PullLimits:
+    """What a broker puts into one answer to a pull at most; the first record always passes. ``records`` 0: it would not say."""
+
+    records: int = 0
+    size_bytes: int = PULL_BYTES_DEFAULT
+
+
 class Client:
     def __init__(self, address: ClusterAddress, security: Security) -> None:
         self.pool = ConnectionPool(security)
         self.security = security
         self._address = address
+        self._name_servers = NameServers(self.pool, address.name_servers, address.name_server_url)
         self._brokers: dict[str, bodies.BrokerData] = {}
         self._cluster_names: tuple[str, ...] = ()
-        self._asked_at = float("-inf")
+        self._ask_after = float("-inf")
         self._refreshing = asyncio.Lock()
+        self._limits: dict[str, tuple[float, PullLimits]] = {}
+        self._asking_limits: dict[str, asyncio.Lock] = {}
 
     # Name servers
 
     async def ask_name_server(self, command: RemotingCommand, expected: Collection[int] = OK) -> RemotingCommand:
         """The first name server that answers as expected; another is asked on every error. Raises ``Unreachable``, ``Answered``."""
-        problem: Unreachable | Answered | None = None
-        for address in await self._name_servers():
-            attempt = RemotingCommand(command.code, dict(command.ext_fields), command.body)
-            try:
-                connection = await self.pool.get(address)
-                return _expect(address, attempt, await connection.ask(attempt), expected)
-            except (Unreachable, Answered) as error:
-                problem = error
-        raise problem or Unreachable("name servers", "none is known")
+        return await self._name_servers.ask(command, expected)
 
-    async def _name_servers(self) -> Sequence[str]:
-        if not self._address.name_server_url:
-            return self._address.name_servers
-        text = await asyncio.get_running_loop().run_in_executor(None, _fetch_text, self._address.name_server_url)
-        return [address.strip() for address in text.split(";") if address.strip()]
+    async def tell_name_servers(self, command: RemotingCommand) -> None:
+        """Every one of them. Raises ``Unreachable``, ``Answered``."""
+        await self._name_servers.tell_all(command)
 
     async def route(self, topic: str) -> bodies.TopicRoute | None:
         """None where the name server does not know the topic."""
@@ -69,20 +72,27 @@ class Client:
         return bodies.read_topic_route(answer.body) if answer.code == ResponseCode.SUCCESS else None
 
     async def brokers(self, *, fresh: bool = False) -> Mapping[str, bodies.BrokerData]:
-        """Replica groups of this cluster by broker name, asked again when the last answer is old."""
+        """Replica groups of this cluster by broker name, asked again when the last answer is old. Without ``fresh`` an old answer
+        serves while no name server is to be had."""
         loop = asyncio.get_running_loop()
         async with self._refreshing:
-            if fresh or loop.time() - self._asked_at > CLUSTER_INFO_SECONDS:
-                info = bodies.read_cluster_info((await self.ask_name_server(headers.cluster_info())).body)
-                wanted = self._address.cluster_name
-                if wanted and wanted not in info.clusters:
-                    raise Unreachable("name servers", f"no cluster is named {wanted}, only {', '.join(sorted(info.clusters)) or 'none'}")
-                self._cluster_names = (wanted,) if wanted else tuple(info.clusters)
-                self._brokers = {
-                    name: broker for name, broker in info.brokers.items() if not wanted or name in info.clusters.get(wanted, ())
-                }
-                self._asked_at = loop.time()
+            if fresh or loop.time() > self._ask_after:
+                try:
+                    await self._refresh_brokers()
+                    self._ask_after = loop.time() + CLUSTER_INFO_SECONDS
+                except (Unreachable, Answered):
+                    if fresh or not self._brokers:
+                        raise
+                    self._ask_after = loop.time() + CLUSTER_INFO_RETRY_SECONDS
         return self._brokers
+
+    async def _refresh_brokers(self) -> None:
+        info = bodies.read_cluster_info((await self.ask_name_server(headers.cluster_info())).body)
+        wanted = self._address.cluster_name
+        if wanted and wanted not in info.clusters:
+            raise Unreachable("name servers", f"no cluster is named {wanted}, only {', '.join(sorted(info.clusters)) or 'none'}")
+        self._cluster_names = (wanted,) if wanted else tuple(info.clusters)
+        self._brokers = {name: broker for name, broker in info.brokers.items() if not wanted or name in info.clusters.get(wanted, ())}
 
     @property
     def cluster_names(self) -> tuple[str, ...]:
@@ -103,9 +113,10 @@ class Client:
 
     def forget_masters(self) -> None:
         """The next question asks the name server again who is master."""
-        self._asked_at = float("-inf")
+        self._ask_after = float("-inf")
 
     async def connect(self, broker_name: str) -> Connection:
+        """Raises ``Unreachable``."""
         try:
             return await self.pool.get(await self.master_address(broker_name))
         except Unreachable:
@@ -117,7 +128,45 @@ class Client:
     ) -> RemotingCommand:
         """One question to a master. Raises ``Unreachable``, ``Answered`` for a code not expected."""
         connection = await self.connect(broker_name)
-        return _expect(f"{broker_name} ({connection.address})", command, await connection.ask(command, timeout_seconds), expected)
+        try:
+            answer = await connection.ask(command, timeout_seconds)
+        except Unreachable:
+            self.forget_masters()
+            raise
+        if answer.code not in expected:
+            problem = Answered(f"{broker_name} ({connection.address})", request_name(command.code), answer.code, answer.remark or "")
+            if problem.concerns_credentials:
+                self.pool.renew_credentials()
+            raise problem
+        return answer
+
+    async def pull_limits(self, broker_name: str) -> PullLimits:
+        """As the broker's configuration has them, asked again now and then since they can be changed while it runs."""
+        loop = asyncio.get_running_loop()
+        async with self._asking_limits.setdefault(broker_name, asyncio.Lock()):
+            asked_at, limits = self._limits.get(broker_name, (float("-inf"), PullLimits()))
+            if loop.time() - asked_at >= BROKER_CONFIG_SECONDS:
+                limits = await self._ask_limits(broker_name)
+                self._limits[broker_name] = (loop.time(), limits)
+        return limits
+
+    async def _ask_limits(self, broker_name: str) -> PullLimits:
+        try:
+            config = bodies.read_properties_text((await self.ask(broker_name, headers.broker_config())).body)
+            return PullLimits(
+                int(config.get("maxTransferCountOnMessageInMemory", PULL_RECORDS_DEFAULT)),
+                max(int(config.get(f"maxTransferBytesOnMessageIn{place}", PULL_BYTES_DEFAULT)) for place in ("Memory", "Disk")),
+            )
+        except (Answered, ValueError):
+            return PullLimits()  # Not every account may read the configuration; readers then learn by trying.
+
+    async def version(self, broker_name: str) -> str:
+        """``V5_3_3``; asked once for each connection, since an upgrade ends it."""
+        connection = await self.connect(broker_name)
+        if not connection.peer_version:
+            runtime = bodies.read_runtime_info((await self.ask(broker_name, headers.broker_runtime_info())).body)
+            connection.peer_version = runtime.get("brokerVersionDesc", "unknown")
+        return connection.peer_version
 
     def _mapped(self, address: str) -> str:
         """``address_map``: an exact "ip:port" first, then patterns such as "10.0.0.*:10911"."""
@@ -128,17 +177,3 @@ class Client:
 
     def close(self) -> None:
         self.pool.close()
-
-
-def _expect(where: str, command: RemotingCommand, answer: RemotingCommand, expected: Collection[int]) -> RemotingCommand:
-    if answer.code not in expected:
-        raise Answered(where, request_name(command.code), answer.code, answer.remark or "")
-    return answer
-
-
-def _fetch_text(url: str) -> str:
-    try:
-        with urllib.request.urlopen(url, timeout=ADDRESS_SERVICE_TIMEOUT_SECONDS) as answer:
-            return str(answer.read(ADDRESS_SERVICE_BYTES_MAX).decode("ascii", "replace"))
-    except (OSError, urllib.error.URLError, ValueError) as error:
-        raise Unreachable(url, f"name server address service: {error}") from error

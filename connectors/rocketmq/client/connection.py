@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import socket
 from dataclasses import dataclass
-from typing import cast
+from typing import Protocol, cast
 
 from connectors.rocketmq.client.credentials import Credentials, Security
 from connectors.rocketmq.client.errors import Unreachable
@@ -21,8 +21,9 @@ SWEEP_INTERVAL_SECONDS = 0.5
 """Overdue requests are looked for this often: one timer a connection instead of one a request."""
 IN_FLIGHT_MAX = 4096
 """More unanswered requests than this on one connection mean that the peer no longer reads."""
+IDLE_SECONDS_MAX = 90.0
+"""A server closes a connection that is idle for 120 s; closing it before that leaves no request to fall into the gap."""
 
-Answer = asyncio.Future[RemotingCommand]
 _opaques = itertools.count(1)
 
 
@@ -31,9 +32,35 @@ def next_opaque() -> int:
     return next(_opaques) & 0x7FFFFFFF
 
 
+class Sink(Protocol):
+    """Gets the answer to a request, or the reason why there is none: one call, from the event loop. Must not raise."""
+
+    def answered(self, command: RemotingCommand) -> None: ...
+
+    def failed(self, error: Unreachable) -> None: ...
+
+
+class _Waiter:
+    """A sink for those who wait for one answer."""
+
+    __slots__ = ("future",)
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.future: asyncio.Future[RemotingCommand] = loop.create_future()
+
+    def answered(self, command: RemotingCommand) -> None:
+        if not self.future.done():
+            self.future.set_result(command)
+
+    def failed(self, error: Unreachable) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
 @dataclass(slots=True)
 class _Pending:
-    answer: Answer
+    sink: Sink
+    submitted: float
     deadline: float
     what: str
 
@@ -44,12 +71,14 @@ class Connection(asyncio.BufferedProtocol):
     def __init__(self, address: str) -> None:
         self.address = address
         self.credentials: Credentials | None = None
+        self.peer_version = ""
         self._loop = asyncio.get_running_loop()
         self._reader = FrameReader()
         self._pending: dict[int, _Pending] = {}
+        self._outgoing: list[bytes] = []
         self._transport: asyncio.Transport | None = None
         self._sweeper: asyncio.TimerHandle | None = None
-        self._unwritten: list[bytes] = []
+        self._received_at = self._used_at = self._loop.time()
         self._lost = ""
 
     @classmethod
@@ -66,6 +95,7 @@ class Connection(asyncio.BufferedProtocol):
                 CONNECT_TIMEOUT_SECONDS,
             )
         except (OSError, ValueError, TimeoutError) as error:
+            connection.close()
             raise Unreachable(address, f"cannot connect: {error or 'no answer in time'}") from error
         return connection
 
@@ -76,7 +106,11 @@ class Connection(asyncio.BufferedProtocol):
     # asyncio.BufferedProtocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are no subclass of it
+        if self._lost:
+            cast(asyncio.Transport, transport).abort()
+            return
+        # Not asked by isinstance: the transports of other event loops are no asyncio.Transport.
+        self._transport = cast(asyncio.Transport, transport)
         raw = transport.get_extra_info("socket")
         if raw is not None:
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -86,6 +120,7 @@ class Connection(asyncio.BufferedProtocol):
         return self._reader.get_buffer(sizehint)
 
     def buffer_updated(self, nbytes: int) -> None:
+        self._received_at = self._loop.time()
         try:
             self._reader.buffer_updated(nbytes)
             while (frame := self._reader.next_frame()) is not None:
@@ -103,45 +138,44 @@ class Connection(asyncio.BufferedProtocol):
         command.opaque = next_opaque()
         if self.credentials is not None:
             self.credentials.sign(command)
-        answer = self.submit(encode_frame(command), command.opaque, timeout_seconds, request_name(command.code))
+        waiter = _Waiter(self._loop)
+        self.submit(encode_frame(command), command.opaque, timeout_seconds, request_name(command.code), waiter)
         try:
-            return await answer
+            return await waiter.future
         finally:
             self._pending.pop(command.opaque, None)
 
-    def submit(self, frame: bytes, opaque: int, timeout_seconds: float, what: str) -> Answer:
-        """Writes a frame; the future gets the answer, or ``Unreachable``. Give up with ``forget``."""
-        answer: Answer = self._loop.create_future()
+    def submit(self, frame: bytes, opaque: int, timeout_seconds: float, what: str, sink: Sink) -> None:
+        """Writes a frame together with all others of this turn of the event loop; ``sink`` is never called before this returns.
+        Give up with ``forget``."""
         if self._lost or self._transport is None:
-            answer.set_exception(Unreachable(self.address, self._lost or "not connected"))
+            self._loop.call_soon(sink.failed, Unreachable(self.address, self._lost or "not connected"))
         elif len(self._pending) >= IN_FLIGHT_MAX:
-            answer.set_exception(Unreachable(self.address, f"{IN_FLIGHT_MAX} requests are unanswered"))
+            self._loop.call_soon(sink.failed, Unreachable(self.address, f"{IN_FLIGHT_MAX} requests are unanswered"))
         else:
-            self._pending[opaque] = _Pending(answer, self._loop.time() + timeout_seconds, what)
-            if not self._unwritten:
-                self._loop.call_soon(self._write)
-            self._unwritten.append(frame)
-        return answer
-
-    def _write(self) -> None:
-        """All requests of one round of the event loop in one system call."""
-        if self._transport is not None and not self._lost:
-            self._transport.write(b"".join(self._unwritten))
-        self._unwritten.clear()
+            now = self._used_at = self._loop.time()
+            self._pending[opaque] = _Pending(sink, now, now + timeout_seconds, what)
+            if not self._outgoing:
+                self._loop.call_soon(self._flush)
+            self._outgoing.append(frame)
 
     def forget(self, opaque: int) -> None:
-        pending = self._pending.pop(opaque, None)
-        if pending is not None:
-            pending.answer.cancel()
+        """The answer is not wanted any more."""
+        self._pending.pop(opaque, None)
 
     def close(self) -> None:
         self._end("closed")
 
+    def _flush(self) -> None:
+        frames, self._outgoing = self._outgoing, []
+        if self._transport is not None and not self._lost:
+            self._transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
+
     def _take(self, command: RemotingCommand) -> None:
         if command.flag & FLAG_RESPONSE:
             pending = self._pending.pop(command.opaque, None)
-            if pending is not None and not pending.answer.done():
-                pending.answer.set_result(command)
+            if pending is not None:
+                pending.sink.answered(command)
         elif not command.is_oneway and self._transport is not None:
             # Brokers reach only clients that sent a heartbeat; whatever they ask of us all the same, we do not speak.
             refusal = RemotingCommand(int(ResponseCode.REQUEST_CODE_NOT_SUPPORTED), {}, opaque=command.opaque, flag=FLAG_RESPONSE)
@@ -149,11 +183,16 @@ class Connection(asyncio.BufferedProtocol):
 
     def _sweep(self) -> None:
         now = self._loop.time()
-        for opaque, pending in list(self._pending.items()):
-            if pending.deadline < now:
-                del self._pending[opaque]
-                if not pending.answer.done():
-                    pending.answer.set_exception(Unreachable(self.address, f"{pending.what}: no answer in time"))
+        overdue = [opaque for opaque, pending in self._pending.items() if pending.deadline < now]
+        if any(self._pending[opaque].submitted > self._received_at for opaque in overdue):
+            # Not one byte since an overdue request was written: TCP alone would take a quarter of an hour to notice.
+            self._end("no answer in time, and nothing else came either")
+            return
+        for opaque in overdue:
+            pending = self._pending.pop(opaque)
+            pending.sink.failed(Unreachable(self.address, f"{pending.what}: no answer in time"))
+        if not self._pending and now - self._used_at > IDLE_SECONDS_MAX:
+            self._end("closed after a long idle time")
         if not self._lost:
             self._sweeper = self._loop.call_later(SWEEP_INTERVAL_SECONDS, self._sweep)
 
@@ -167,9 +206,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.abort()
         pending, self._pending = self._pending, {}
         for entry in pending.values():
-            if not entry.answer.done():
-                entry.answer.set_exception(Unreachable(self.address, why))
-                entry.answer.exception()  # Marks it as seen: a reader that was closed meanwhile never asks.
+            entry.sink.failed(Unreachable(self.address, why))
 
 
 class ConnectionPool:
@@ -190,6 +227,12 @@ class ConnectionPool:
             if connection is None or not connection.is_open:
                 connection = self._connections[address] = await Connection.open(address, self._security)
             return connection
+
+    def renew_credentials(self) -> None:
+        """Reads the access key again for what is open, after a server refused it."""
+        credentials = self._security.credentials()
+        for connection in self._connections.values():
+            connection.credentials = credentials
 
     def close(self) -> None:
         for connection in self._connections.values():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from connectors.rocketmq.remoting.codes import describe
+from connectors.rocketmq.remoting.codes import Kind, ResponseCode, describe, kind_of
+
+_CREDENTIAL_WORDS = ("AclException", "accessKey", "AccessKey", "signature", "permission", "Permission", "uthenticat", "uthoriz")
 
 
 class Unreachable(Exception):
@@ -20,3 +22,10 @@ class Answered(Exception):
         super().__init__(f"{address}: {request}: {describe(code)}{': ' + remark if remark else ''}")
         self.code = code
         self.remark = remark
+
+    @property
+    def concerns_credentials(self) -> bool:
+        """True where the account, or its key, was refused: by code 16, or on 4.x by the remark of code 1."""
+        if kind_of(self.code) is Kind.PERMISSION:
+            return True
+        return self.code == ResponseCode.SYSTEM_ERROR and any(word in self.remark for word in _CREDENTIAL_WORDS)

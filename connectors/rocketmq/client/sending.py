@@ -14,6 +14,7 @@ import itertools
 import socket
 import ssl
 import struct
+import sys
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -31,7 +32,7 @@ SENDER_GROUP = "replicator-sender"
 USER_TIMEOUT_MS = 3_000
 """Bytes unacknowledged for longer than this end the connection instead of arriving late."""
 HEARTBEAT_INTERVAL_SECONDS = 30.0
-HEARTBEAT_TIMEOUT_SECONDS = 5.0
+HEARTBEAT_TIMEOUT_SECONDS = 10.0
 TLS_CHUNK_BYTES = 64 * 1024
 
 _connections_made = itertools.count(1)
@@ -102,6 +103,9 @@ class SendingConnection:
         except (OSError, ValueError, TimeoutError) as error:
             self.reset("cannot connect")
             raise Unreachable(self.address, f"cannot connect: {error or 'no answer in time'}") from error
+        except BaseException:
+            self.reset("given up while connecting")
+            raise
         assert self._socket is not None
         self._loop.add_reader(self._socket.fileno(), self._on_readable)
         try:
@@ -119,7 +123,8 @@ class SendingConnection:
         self._socket = raw
         raw.setblocking(False)
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+        if sys.platform == "linux":
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         await self._loop.sock_connect(raw, target)
         context = self._security.tls()
@@ -158,6 +163,10 @@ class SendingConnection:
             self._flush()
         return frame
 
+    def renew_credentials(self) -> None:
+        """Reads the access key again, after the broker refused it."""
+        self._credentials = self._security.credentials()
+
     def withdraw(self, frame: Frame) -> bool:
         """Takes back a frame of which nothing has left. False if something has."""
         if frame.sent_bytes or frame.encrypted or frame not in self._waiting:
@@ -190,13 +199,14 @@ class SendingConnection:
         """Sends what the socket takes now. The permit stands before every ``send``."""
         while self._waiting and self._socket is not None and not self._lost:
             frame = self._waiting[0]
+            if self._tls is not None and not frame.encrypted and frame.may_leave():
+                self._encrypt(frame, self._tls)
             if not frame.may_leave():
                 self._waiting.popleft()
                 _fail(frame, PermitEnded("the right to send ended before the frame was complete"))
                 if frame.sent_bytes or frame.encrypted:
                     self.reset("a frame was given up half-way")
                 continue
-            self._encrypt(frame)
             try:
                 frame.sent_bytes += self._socket.send(frame.data[frame.sent_bytes :])
             except (BlockingIOError, InterruptedError):
@@ -212,12 +222,13 @@ class SendingConnection:
                 frame.sent_bytes = 0
         self._want_writable(False)
 
-    def _encrypt(self, frame: Frame) -> None:
-        if self._tls is not None and not frame.encrypted:
-            assert self._tls.session is not None
-            self._tls.session.write(frame.data)
-            frame.data = memoryview(self._tls.outgoing.read())
-            frame.encrypted = True
+    @staticmethod
+    def _encrypt(frame: Frame, tls: _Tls) -> None:
+        """From here on the frame is part of the connection's cipher stream: it is completed, or the connection is reset."""
+        assert tls.session is not None
+        tls.session.write(frame.data)
+        frame.data = memoryview(tls.outgoing.read())
+        frame.encrypted = True
 
     def _want_writable(self, wanted: bool) -> None:
         if wanted == self._writer_added or self._socket is None or self._lost:
