@@ -10,7 +10,6 @@ import pytest
 from deploy.local import LocalCluster, start_clusters, stop_clusters
 from tests.witness.client import Witness
 
-
 PATIENT = {"waitTimeMillsInSendQueue": 5000}
 """On a loaded machine a broker throws sends away that waited for 200 ms; the witness's producers do not send again."""
 
