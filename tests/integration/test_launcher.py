@@ -103,10 +103,10 @@ def test_subscriptions_choose(two_clusters: Pair, witness: Witness, topic_name: 
     servers, topic = two_clusters[1].name_servers, topic_name("chosen")
     witness.create_topic(servers, topic, queues=2)
     witness.produce(servers, topic, COUNT, tags=["red", "blue"], properties=[{"size": "1"}, {"size": "2"}, {}])
-    by_tag = witness.consume(servers, topic, topic_name("by-tag"), expression="red", expect=COUNT // 2, quiet_seconds=1)
+    by_tag = witness.consume(servers, topic, topic_name("by-tag"), expression="red", expect=COUNT // 2, quiet_seconds=30)
     assert {each.keys for each in by_tag} == {f"m-{index}" for index in range(0, COUNT, 2)}
     options: dict[str, Any] = {"expression": "size > 1", "expression_type": "SQL92"}
-    by_property = witness.consume(servers, topic, topic_name("by-property"), expect=3, quiet_seconds=1, **options)
+    by_property = witness.consume(servers, topic, topic_name("by-property"), expect=3, quiet_seconds=30, **options)
     assert {each.keys for each in by_property} == {"m-1", "m-4", "m-7"}
 
 
