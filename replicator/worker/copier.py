@@ -389,13 +389,15 @@ class Copier:
             self._interruptible = True
 
     def _note_stored(self, outcome: Stored, decided: Decided, begin: int, end: int) -> None:
-        checkpoint = self.journal.checkpoint
-        expected = checkpoint.confirmed_destination_offset + 1
-        self.journal.add_copies(decided.offsets[begin:end], outcome.first_offset)
-        if outcome.first_offset < expected:
+        expected = self.journal.checkpoint.confirmed_destination_offset + 1
+        is_other = self._verified_sender not in ("", self._sender.identity)
+        if outcome.first_offset < expected or is_other:
+            # Not noted: it would take the place of the last confirmed copy, which is what has to be looked at. The scan finds this one.
             raise DestinationChanged(
-                f"{self}: {put_text(self.assignment)} answered offset {outcome.first_offset} where at least {expected} was due"
+                f"{self}: {put_text(self.assignment)} answered offset {outcome.first_offset} "
+                f"{'over a new connection' if is_other else f'where at least {expected} was due'}"
             )
+        self.journal.add_copies(decided.offsets[begin:end], outcome.first_offset)
         self.latencies_ms.append(time.time_ns() / 1e6 - decided.store_timestamps_ms[end - 1])
         if not self._verified_sender:
             self._verified_sender = self._sender.identity

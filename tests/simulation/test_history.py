@@ -1,0 +1,99 @@
+"""Histories that change: a destination that lost its tail is mended, a source that is another one stops its assignment."""
+
+from __future__ import annotations
+
+import asyncio
+
+from replicator.core.task import ReplicationTask, StartPoint
+from tests.simulation.loop import VirtualLoop, run
+from tests.simulation.world import TOPIC, World
+
+ONE_WAY = ReplicationTask("orders", "one-way", ("hangzhou", "shanghai"), (TOPIC,), StartPoint("earliest"))
+LOST = 7
+WATCHED_SECONDS = 120.0
+
+
+def make_world(loop: VirtualLoop) -> World:
+    return World(1, loop, queue_count=1, task=ONE_WAY)
+
+
+def produce(world: World, count: int) -> None:
+    (queue,) = world.clusters["hangzhou"].queues(TOPIC)
+    born = world.produced.setdefault(("hangzhou", queue), [])
+    for _ in range(count):
+        body = b"hangzhou-%d" % len(born)
+        world.clusters["hangzhou"].produce(queue, body, {"KEYS": str(len(born))})
+        born.append(body)
+
+
+def state_of(world: World) -> str:
+    (process,) = world.processes
+    (running,) = process.worker._running.values()
+    return running.copier.state
+
+
+async def until_state(world: World, state: str) -> None:
+    deadline = world.loop.time() + WATCHED_SECONDS
+    while state_of(world) != state:
+        assert world.loop.time() < deadline, f"still {state_of(world)}, never {state}"
+        await asyncio.sleep(0.5)
+
+
+async def lost_tail(world: World) -> None:
+    await world.declare()
+    process = world.start_process()
+    produce(world, 40)
+    await world.until_caught_up()
+    shanghai = world.clusters["shanghai"]
+    (queue,) = shanghai.queues(TOPIC)
+    shanghai.truncate(queue, 40 - LOST)
+    shanghai.reset_connections()
+    produce(world, 5)
+    await asyncio.sleep(30)
+    process.stop.set()
+    await process.task
+    # The append that met the new connection stands before what is copied again: see "Known limits" in docs/guarantees.md.
+    copies = [record.body for record in shanghai.records(queue)]
+    assert sorted(copies) == sorted(world.produced[("hangzhou", queue)])
+
+
+def test_copies_that_the_destination_lost_are_copied_again() -> None:
+    loop = VirtualLoop()
+    run(lost_tail(make_world(loop)), loop)
+
+
+async def created_anew(world: World) -> None:
+    await world.declare()
+    world.start_process()
+    produce(world, 40)
+    await world.until_caught_up()
+    hangzhou, shanghai = world.clusters["hangzhou"], world.clusters["shanghai"]
+    (queue,) = hangzhou.queues(TOPIC)
+    hangzhou.recreate_topic(TOPIC)
+    for number in range(60):
+        hangzhou.produce(queue, b"other-%d" % number)
+    hangzhou.cut_readers()
+    await until_state(world, "stopped-history-change")
+    assert [record.body for record in shanghai.records(queue)] == world.produced[("hangzhou", queue)]
+
+
+def test_a_source_topic_created_anew_stops_the_assignment_and_copies_nothing() -> None:
+    loop = VirtualLoop()
+    run(created_anew(make_world(loop)), loop)
+
+
+async def truncated(world: World) -> None:
+    await world.declare()
+    world.start_process()
+    produce(world, 40)
+    await world.until_caught_up()
+    hangzhou = world.clusters["hangzhou"]
+    (queue,) = hangzhou.queues(TOPIC)
+    hangzhou.truncate(queue, 40 - LOST)
+    hangzhou.cut_readers()
+    await until_state(world, "stopped-history-change")
+
+
+def test_a_truncated_source_queue_stops_the_assignment() -> None:
+    loop = VirtualLoop()
+    run(truncated(make_world(loop)), loop)
