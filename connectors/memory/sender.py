@@ -7,7 +7,7 @@ import asyncio
 from connectors.memory.cluster import MemoryCluster
 from connectors.memory.wire import Connection, Exchange
 from replicator.core.connector import AppendOutcome, NotStored, SendPermit, Unknown
-from replicator.core.errors import NotConnected, NotFound
+from replicator.core.errors import NotConnected
 from replicator.core.record import AppendBatch, MessageQueue
 
 
@@ -27,15 +27,19 @@ class MemorySender:
     def identity(self) -> str:
         return self._identity
 
+    async def connect(self) -> str:
+        await self._cluster.pace("sender.connect", self._instance)
+        return self._connected().identity
+
     async def append(self, queue: MessageQueue, batch: AppendBatch, permit: SendPermit, timeout_seconds: float) -> AppendOutcome:
-        try:
-            connection = self._connected()
-        except (NotConnected, NotFound) as error:
-            return NotStored("unreachable", str(error))
+        connection = self._connection
+        if connection is None or connection.closed:
+            return NotStored("moved", f"{queue}: not connected")
         await self._cluster.pace("append.send", self._instance)
         if connection.closed:
             return NotStored("unreachable", f"{queue}: the connection was reset before the frame left")
-        if self._has_moved():
+        if self._cluster.broker(self._broker_name).role_epoch != self._role_epoch:
+            await self.reset(connection.identity)
             return NotStored("moved", f"{queue}: another replica of {self._broker_name} is master now")
         if not permit.is_valid():
             return NotStored("fenced", f"{queue}: the right to send ended before the frame left")
@@ -79,11 +83,5 @@ class MemorySender:
             if self._connection is not None or self._role_epoch is not None:
                 self._identity = self._cluster.new_identity(self._instance, self._broker_name)
             self._connection = self._cluster.connect(self._broker_name, self._instance, self._identity)
-            if self._role_epoch is None:
-                self._role_epoch = self._cluster.broker(self._broker_name).role_epoch
+            self._role_epoch = self._cluster.broker(self._broker_name).role_epoch
         return self._connection
-
-    def _has_moved(self) -> bool:
-        """True once for each role change since this sender first connected."""
-        known, self._role_epoch = self._role_epoch, self._cluster.broker(self._broker_name).role_epoch
-        return known != self._role_epoch

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from connectors.rocketmq.client.client import Client
 from connectors.rocketmq.client.errors import Answered, Unreachable
 from connectors.rocketmq.client.sending import SENDER_GROUP, Frame, LostInFlight, NeverLeft, PermitEnded, SendingConnection
+from connectors.rocketmq.mapping import mapped
 from connectors.rocketmq.remoting import headers, message
 from connectors.rocketmq.remoting.codes import Kind, ResponseCode, describe, kind_of
 from connectors.rocketmq.remoting.command import RemotingCommand
 from connectors.rocketmq.remoting.errors import ProtocolError
 from replicator.core.connector import AppendOutcome, NotStored, SendPermit, Stored, Unknown
-from replicator.core.errors import Refused
 from replicator.core.record import AppendBatch, MessageQueue
 
 BATCH_BYTES_MAX = 3_900_000
@@ -61,19 +61,18 @@ class RocketMQSender:
     def identity(self) -> str:
         return self._connection.identity if self._connection is not None else ""
 
+    async def connect(self) -> str:
+        with mapped(self._where):
+            return (await self._connected()).identity
+
     async def append(self, queue: MessageQueue, batch: AppendBatch, permit: SendPermit, timeout_seconds: float) -> AppendOutcome:
+        connection = self._connection
+        if connection is None or not connection.is_open or self._is_moved:
+            return NotStored("moved", f"{self._where}: not connected")
         try:
             command = self._command(queue, batch)
-            async with asyncio.timeout(timeout_seconds):
-                connection = await self._connected()
-        except TimeoutError:
-            return NotStored("unreachable", f"{self._where}: not connected in time")
-        except Unreachable as error:
-            return NotStored("unreachable", str(error))
         except ProtocolError as error:
             return NotStored("record", str(error))
-        except (Answered, Refused) as error:
-            return NotStored("queue", str(error))
         frame = connection.submit(command, permit.is_valid)
         self._unanswered[queue] = (frame, connection.identity, len(batch))
         try:
@@ -152,10 +151,10 @@ class RocketMQSender:
         if self._connection is not None and self._connection.is_open and not self._is_moved:
             return self._connection
         async with self._opening:
-            if self._is_moved and self._connection is not None and self._connection.is_open:
-                if await self._client.master_address(self._broker_name) != self._connection.address:
-                    self._connection.reset("another process is master now")
-                self._is_moved = False
+            if self._is_moved and self._connection is not None:
+                # A new identity, even to the same process: every assignment that appends here has to verify its last copy anew.
+                self._connection.reset("the broker said that its role or its queues changed")
+            self._is_moved = False
             if self._connection is None or not self._connection.is_open:
                 if self._closed:
                     raise Unreachable(self._broker_name, "the sender is closed")

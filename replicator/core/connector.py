@@ -36,10 +36,10 @@ class Stored:
 class NotStored:
     """Nothing of the append is in the log, for certain.
 
-    ``scope``: ``"busy"`` (try again after ``retry_after_seconds``), ``"unreachable"`` (never left this machine: reopen and try again),
-    ``"moved"`` (role or route changed: re-verify the last confirmed copy, then again), ``"record"`` (a refusal of one
-    record: bisect and park), ``"queue"`` (the queue or cluster refuses: block the assignment with ``detail``),
-    ``"fenced"`` (the deadline passed before the frame could leave).
+    ``scope``: ``"busy"`` (try again after ``retry_after_seconds``), ``"unreachable"`` (never left this machine), ``"moved"`` (role or
+    route changed, or no connection is open): after both ``connect``, re-verify the last confirmed copy, then again;
+    ``"record"`` (a refusal of one record: bisect and park), ``"queue"`` (the queue or cluster refuses: block the assignment with
+    ``detail``), ``"fenced"`` (the deadline passed before the frame could leave).
     """
 
     scope: str
@@ -96,9 +96,15 @@ class QueueSender(Protocol):
     @property
     def identity(self) -> str: ...
 
+    async def connect(self) -> str:
+        """Opens the connection to the present master where none is open, and returns its identity. What the destination holds is
+        to be verified after this and before the next append: a broker that lost what it confirmed did so on another connection.
+        Raises ``NotConnected``, ``NotPermitted``, ``Refused``."""
+        ...
+
     async def append(self, queue: MessageQueue, batch: AppendBatch, permit: SendPermit, timeout_seconds: float) -> AppendOutcome:
-        """One append. Never raises for what a broker or network can do: the outcome says it.
-        Cancelling leaves the outcome unknown: the caller then treats it as ``Unknown``."""
+        """One append on the open connection; it never opens one. Never raises for what a broker or network can do: the outcome
+        says it. Cancelling leaves the outcome unknown: the caller then treats it as ``Unknown``."""
         ...
 
     async def late_answer(self, queue: MessageQueue, timeout_seconds: float) -> AppendOutcome | None:

@@ -179,6 +179,8 @@ class Copier:
         if not self.clean:
             self.doubts_total += 1
             await self.flow.settler(self.assignment.destination_queue.broker_name).settle(journal.senders, self._permit)
+        # Before anything is verified: from here on an append goes out on this connection or not at all.
+        sender = await self._sender.connect()
         source, put = self.flow.place_of_source(self.assignment), self.flow.place_of_destination(self.assignment)
         finder = CopyFinder(self.flow.destination, put, source, checkpoint.epoch)
         bounds = await self.flow.destination.offset_range(put.queue)
@@ -198,7 +200,7 @@ class Copier:
         journal.has_checkpoint = True
         journal.senders = ()
         self.clean = True
-        self._verified_sender = self._sender.identity
+        self._verified_sender = sender
         if not await verify_source(self.flow.source, self.assignment.source_queue, journal.examined_through, journal.checkpoint.identity):
             self.unverifiable_total += 1
         self._stamper = self.flow.make_stamper(self.assignment, journal.checkpoint.epoch, journal.checkpoint.seen)
@@ -355,8 +357,7 @@ class Copier:
         while True:
             if self._stopping:
                 raise asyncio.CancelledError
-            if self._sender.identity != self._verified_sender and self._verified_sender:
-                self._verified_sender = ""
+            if self._sender.identity != self._verified_sender:
                 raise DestinationChanged(f"{self}: the connection to {put_text(self.assignment)} is a new one")
             outcome = await self._send(batch)
             if isinstance(outcome, Stored):
@@ -390,17 +391,13 @@ class Copier:
 
     def _note_stored(self, outcome: Stored, decided: Decided, begin: int, end: int) -> None:
         expected = self.journal.checkpoint.confirmed_destination_offset + 1
-        is_other = self._verified_sender not in ("", self._sender.identity)
-        if outcome.first_offset < expected or is_other:
+        if outcome.first_offset < expected:
             # Not noted: it would take the place of the last confirmed copy, which is what has to be looked at. The scan finds this one.
             raise DestinationChanged(
-                f"{self}: {put_text(self.assignment)} answered offset {outcome.first_offset} "
-                f"{'over a new connection' if is_other else f'where at least {expected} was due'}"
+                f"{self}: {put_text(self.assignment)} answered offset {outcome.first_offset} where at least {expected} was due"
             )
         self.journal.add_copies(decided.offsets[begin:end], outcome.first_offset)
         self.latencies_ms.append(time.time_ns() / 1e6 - decided.store_timestamps_ms[end - 1])
-        if not self._verified_sender:
-            self._verified_sender = self._sender.identity
 
     async def _after_refusal(self, outcome: NotStored) -> None:
         """Waits where the same append may be tried again; raises where it may not."""

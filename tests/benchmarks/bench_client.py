@@ -63,6 +63,7 @@ async def fill(connector: RocketMQConnector, queue: MessageQueue, count: int, bo
     for start in range(0, count, APPEND_RECORDS):
         size = min(APPEND_RECORDS, count - start)
         batch = AppendBatch(bodies[:size], properties[:size], flags[:size], born_timestamp_ms=1_700_000_000_000)
+        await sender.connect()
         outcome = await sender.append(queue, batch, AlwaysValid(), ANSWER_SECONDS)
         if outcome != Stored(start):
             raise SystemExit(f"append at {start} of {queue}: {outcome}")

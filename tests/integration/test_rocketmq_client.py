@@ -21,7 +21,7 @@ from deploy.local import LocalCluster, start_clusters
 from replicator.core.connector import ConnectorContext, NotStored, Stored, Unknown
 from replicator.core.errors import Fenced, HistoryChanged, NotConnected
 from replicator.core.record import MessageQueue, QueueSpread, TopicDescription, pack_properties
-from tests.conformance.connectors.subject import ANSWER_SECONDS, Permit, append, append_batch, read_records
+from tests.conformance.connectors.subject import ANSWER_SECONDS, Permit, append, append_batch, read_records, try_append
 
 pytestmark = [pytest.mark.rocketmq, pytest.mark.timeout(180)]
 
@@ -40,6 +40,7 @@ async def main(name_server, topic, broker):
     connector = factory(factory.settings_model(name_servers=[name_server]), ConnectorContext("killed", "killed"))
     await connector.open()
     sender = connector.sender(broker)
+    await sender.connect()
     await sender.append(MessageQueue(topic, broker, 0), AppendBatch([b"x"], [b""], [0]), Permit(), 10)
     print(sender.identity, flush=True)
     await asyncio.sleep(600)
@@ -152,24 +153,23 @@ async def test_the_largest_body_goes_alone(lab, connector):
     records = await read_records(connector, queue, 0, 1)
     assert records.bodies == [body]
     too_large = append_batch([bytes(MESSAGE_BYTES_MAX + 1)])
-    outcome = await connector.sender(queue.broker_name).append(queue, too_large, Permit(), ANSWER_SECONDS)
+    outcome = await try_append(connector, queue, too_large)
     assert isinstance(outcome, NotStored)
     assert outcome.scope == "record"
     assert await append(connector, queue, append_batch([b"next"])) == 1
 
 
 async def test_refusals_of_a_queue_say_so(lab, connector):
-    sender = connector.sender(lab.broker_names[0])
     for queue in (MessageQueue("client-nowhere", lab.broker_names[0], 0), (await new_topic(connector, lab))[0]):
         wrong = MessageQueue(queue.topic, queue.broker_name, 7)
-        outcome = await sender.append(wrong, append_batch([b"x"]), Permit(), ANSWER_SECONDS)
+        outcome = await try_append(connector, wrong, append_batch([b"x"]))
         assert isinstance(outcome, NotStored), outcome
         assert outcome.scope == "queue"
 
 
 async def test_nothing_leaves_without_the_permit(lab, connector):
     (queue,) = await new_topic(connector, lab)
-    outcome = await connector.sender(queue.broker_name).append(queue, append_batch([b"x"]), Permit(valid=False), ANSWER_SECONDS)
+    outcome = await try_append(connector, queue, append_batch([b"x"]), Permit(valid=False))
     assert isinstance(outcome, NotStored)
     assert outcome.scope == "fenced"
     with pytest.raises(Fenced):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from connectors.memory import MemoryCluster
 from connectors.memory import factory as memory_factory
-from replicator.core.connector import Connector, ConnectorContext, SendPermit, Stored
+from replicator.core.connector import AppendOutcome, Connector, ConnectorContext, SendPermit, Stored
 from replicator.core.record import AppendBatch, MessageQueue, QueueSpread, RecordBatch, TopicDescription
 
 MEMORY_BYTES_MAX = 64 * 1024 * 1024
@@ -83,7 +83,7 @@ class ConnectorUnderTest:
         """A foreign producer's messages, readable afterwards."""
         other = await self.other()
         start = (await other.offset_range(queue)).max_offset
-        outcome = await other.sender(queue.broker_name).append(queue, append_batch(bodies, properties), Permit(), ANSWER_SECONDS)
+        outcome = await try_append(other, queue, append_batch(bodies, properties))
         assert isinstance(outcome, Stored), outcome
         await other.write_barrier(queue.broker_name, Permit(), ANSWER_SECONDS)
         assert (await other.offset_range(queue)).max_offset >= start + len(bodies)
@@ -123,9 +123,18 @@ class MemoryUnderTest(ConnectorUnderTest):
         self.cluster.expire(queue, min_offset)
 
 
+async def try_append(
+    connector: Connector, queue: MessageQueue, batch: AppendBatch, permit: SendPermit | None = None, seconds: float = ANSWER_SECONDS
+) -> AppendOutcome:
+    """Connects where no connection is open, and appends."""
+    sender = connector.sender(queue.broker_name)
+    await sender.connect()
+    return await sender.append(queue, batch, permit or Permit(), seconds)
+
+
 async def append(connector: Connector, queue: MessageQueue, batch: AppendBatch, permit: SendPermit | None = None) -> int:
     """First offset of an append that must be stored."""
-    outcome = await connector.sender(queue.broker_name).append(queue, batch, permit or Permit(), ANSWER_SECONDS)
+    outcome = await try_append(connector, queue, batch, permit)
     assert isinstance(outcome, Stored), outcome
     return outcome.first_offset
 

@@ -11,7 +11,7 @@ import pytest
 from replicator.core.connector import ListsSenders, NotStored
 from replicator.core.errors import Fenced, NotConnected
 from replicator.core.record import MessageQueue, iterate_properties, pack_properties
-from tests.conformance.connectors.subject import ANSWER_SECONDS, Permit, append, append_batch, read_records
+from tests.conformance.connectors.subject import ANSWER_SECONDS, Permit, append, append_batch, read_records, try_append
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -129,8 +129,7 @@ async def test_parallel_appends_to_one_queue_stay_contiguous_each(cluster, conne
 
 async def test_without_the_permit_nothing_is_stored(cluster, connector):
     (queue,) = await cluster.topic()
-    sender = connector.sender(queue.broker_name)
-    outcome = await sender.append(queue, append_batch([b"late"]), Permit(valid=False), ANSWER_SECONDS)
+    outcome = await try_append(connector, queue, append_batch([b"late"]), Permit(valid=False))
     assert isinstance(outcome, NotStored)
     assert outcome.scope == "fenced"
     assert await cluster.count(queue) == 0
@@ -142,7 +141,7 @@ async def test_a_permit_that_ends_after_the_connection_stands_holds_the_frame_ba
     permit = Permit()
     await append(connector, queue, append_batch([b"in time"]), permit)
     permit.valid = False
-    outcome = await connector.sender(queue.broker_name).append(queue, append_batch([bytes(1024 * 1024)] * 2), permit, ANSWER_SECONDS)
+    outcome = await try_append(connector, queue, append_batch([bytes(1024 * 1024)] * 2), permit)
     assert isinstance(outcome, NotStored)
     assert outcome.scope == "fenced"
     assert await cluster.count(queue) == 1
@@ -156,9 +155,7 @@ async def test_the_largest_append_is_taken_and_a_record_over_every_limit_refused
     limits = await connector.describe()
     room = limits.append_bytes_max - 2 * (limits.record_overhead_bytes + len(queue.topic))
     assert await append(connector, queue, append_batch([bytes(room // 2), bytes(room - room // 2)])) == 0
-    outcome = await connector.sender(queue.broker_name).append(
-        queue, append_batch([bytes(BODY_NO_BROKER_TAKES)]), Permit(), ANSWER_SECONDS
-    )
+    outcome = await try_append(connector, queue, append_batch([bytes(BODY_NO_BROKER_TAKES)]))
     assert isinstance(outcome, NotStored)
     assert outcome.scope == "record"
     assert await cluster.count(queue) == 2
@@ -167,7 +164,7 @@ async def test_the_largest_append_is_taken_and_a_record_over_every_limit_refused
 async def test_a_queue_that_does_not_exist_refuses(cluster, connector):
     (queue,) = await cluster.topic()
     missing = MessageQueue(queue.topic, queue.broker_name, 9)
-    outcome = await connector.sender(queue.broker_name).append(missing, append_batch([b"x", b"y"]), Permit(), ANSWER_SECONDS)
+    outcome = await try_append(connector, missing, append_batch([b"x", b"y"]))
     assert isinstance(outcome, NotStored)
     assert outcome.scope == "queue"
 
@@ -185,6 +182,20 @@ async def test_reset_and_close_are_idempotent(cluster, connector):
     await sender.close()
     await connector.close()
     await connector.close()
+
+
+async def test_an_append_opens_no_connection(cluster, connector):
+    (queue,) = await cluster.topic()
+    sender = connector.sender(queue.broker_name)
+    for _ in range(2):
+        outcome = await sender.append(queue, append_batch([b"x"]), Permit(), ANSWER_SECONDS)
+        assert isinstance(outcome, NotStored)
+        assert outcome.scope == "moved"
+        identity = await sender.connect()
+        assert identity == sender.identity == await sender.connect()
+        await append(connector, queue, append_batch([b"stored"]))
+        await sender.reset(identity)
+    assert await cluster.count(queue) == 2
 
 
 async def test_senders_of_a_broker_share_one_connection(cluster, connector):

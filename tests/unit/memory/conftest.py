@@ -5,7 +5,8 @@ import itertools
 import pytest
 
 from connectors.memory import MemoryCluster, MemoryConnector, factory
-from replicator.core.connector import ConnectorContext
+from replicator.core.connector import ConnectorContext, NotStored
+from replicator.core.errors import NotConnected
 from replicator.core.record import AppendBatch, MessageQueue
 
 _serial = itertools.count(1)
@@ -35,7 +36,13 @@ def batch(*bodies: bytes) -> AppendBatch:
 
 
 async def send(connector: MemoryConnector, *bodies: bytes, queue: MessageQueue = QUEUE, timeout_seconds: float = TIMEOUT_SECONDS):
-    return await connector.sender(queue.broker_name).append(queue, batch(*bodies), Allowed(), timeout_seconds)
+    """Connects where no connection is open, and appends; a broker that cannot be reached answers as an outcome too."""
+    sender = connector.sender(queue.broker_name)
+    try:
+        await sender.connect()
+    except NotConnected as error:
+        return NotStored("unreachable", str(error))
+    return await sender.append(queue, batch(*bodies), Allowed(), timeout_seconds)
 
 
 def stored(cluster: MemoryCluster, queue: MessageQueue = QUEUE) -> list[bytes]:

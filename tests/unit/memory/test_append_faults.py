@@ -52,6 +52,7 @@ async def test_a_lost_answer_is_unknown_and_stored(cluster, connector):
 async def test_a_held_append_is_stored_when_released(cluster, connector):
     buffer = bytearray(b"held")
     held = cluster.hold_next_append()
+    await connector.sender("broker-a").connect()
     outcome = await connector.sender("broker-a").append(
         QUEUE, AppendBatch([memoryview(buffer)], [b""], [0]), Allowed(), TIMEOUT_SECONDS
     )
@@ -166,6 +167,7 @@ async def test_the_permit_is_asked_in_the_step_that_stores(cluster, connector):
             asyncio.get_running_loop().call_soon(lambda: seen.append(len(stored(cluster))))
             return True
 
+    await connector.sender("broker-a").connect()
     await connector.sender("broker-a").append(QUEUE, batch(b"x"), Watching(), TIMEOUT_SECONDS)
     assert seen == [0, 1]
 
@@ -178,7 +180,7 @@ async def test_pace_is_awaited_around_an_append(cluster, connector):
 
     cluster.pace = pace
     await send(connector, b"x")
-    assert points == [("append.send", "i-1", 0), ("append.answer", "i-1", 1)]
+    assert points == [("sender.connect", "i-1", 0), ("append.send", "i-1", 0), ("append.answer", "i-1", 1)]
 
 
 async def test_a_reset_between_the_log_and_the_answer_is_unknown(cluster, connector):

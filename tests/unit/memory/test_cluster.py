@@ -11,7 +11,7 @@ from connectors.memory import MemoryCluster, factory
 from replicator.core.connector import Connector, ConnectorContext, FencesSource, ListsSenders, NotStored, Stored, Unknown
 from replicator.core.errors import HistoryChanged, NotConnected, NotFound, Refused, Throttled
 from replicator.core.record import MessageQueue, QueueSpread, TopicDescription
-from tests.unit.memory.conftest import OTHER_QUEUE, QUEUE, Allowed, send, stored
+from tests.unit.memory.conftest import OTHER_QUEUE, QUEUE, TIMEOUT_SECONDS, Allowed, batch, send, stored
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -213,7 +213,9 @@ async def test_a_role_change_is_told_once_to_each_sender(cluster, connect):
     reader = first.reader(QUEUE, 0)
     await first.lock_queues("g", "h-1", [QUEUE])
     cluster.change_role("broker-a")
-    assert (await send(first, b"2")).scope == "moved"
+    outcome = await first.sender("broker-a").append(QUEUE, batch(b"2"), Allowed(), TIMEOUT_SECONDS)
+    assert isinstance(outcome, NotStored)
+    assert outcome.scope == "moved"
     assert await send(first, b"2") == Stored(1)
     assert await send(second, b"3") == Stored(2)
     with pytest.raises(NotConnected):
