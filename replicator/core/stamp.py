@@ -25,6 +25,8 @@ from replicator.core.record import MessageQueue
 STAMP_NAME = b"__rep"
 STAMP_VERSION = b"1"
 _FIELDS = 15
+VARYING_FIELDS = 4
+"""The last ones: offset, store time, origin, path. All before them is the same for every copy of one assignment."""
 _ORIGIN_FIELDS = 7
 
 
@@ -144,7 +146,13 @@ def _parse_origin(field: bytes) -> Coordinates:
 
 
 def find_stamp(packed: bytes) -> Stamp | None:
-    """The stamp of a record, from its packed properties. The last of the name counts, as for every reader of properties."""
+    """The stamp of a record, from its packed properties. Raises ``NewerStamp``."""
+    value = stamp_value(packed)
+    return None if value is None else parse_stamp(value)
+
+
+def stamp_value(packed: bytes) -> bytes | None:
+    """The property itself. The last of the name counts, as for every reader of properties."""
     start = packed.rfind(b"\x02__rep\x01")
     if start >= 0:
         start += 7
@@ -153,4 +161,4 @@ def find_stamp(packed: bytes) -> Stamp | None:
     else:
         return None
     end = packed.find(b"\x02", start)
-    return parse_stamp(packed[start:] if end < 0 else packed[start:end])
+    return packed[start:] if end < 0 else packed[start:end]

@@ -13,11 +13,15 @@ from dataclasses import dataclass, field
 
 from replicator.core.provenance import Provenance, Verdict
 from replicator.core.record import RecordBatch, RecordIdentity, parse_properties
-from replicator.core.stamp import FIRST_HOP_SUFFIX, STAMP_NAME, Stamp, find_stamp, relay_suffix
+from replicator.core.stamp import FIRST_HOP_SUFFIX, STAMP_NAME, Stamp, parse_stamp, relay_suffix, stamp_value
 
-_SEPARATOR = b"\x02\xff\x02"
+_BREAK = b"\xff\x02"
+"""Between two records of a joined text: the first ends with \\x02, the second begins behind one."""
 CONSTANT_FRAGMENTS_MAX = 8
 """Reserved properties with constant values that are remembered from batch to batch."""
+
+CONSTANT_SHARE = 8
+"""A reserved property counts as constant if more than one record in so many has it with the same value."""
 
 _STAMP_NEEDLE = b"\x02" + STAMP_NAME + b"\x01"
 
@@ -76,11 +80,12 @@ class Stamper:
         self._prefix = prefix
         self._tags = tags
         self._matches = matches
-        self._reserved = re.compile(b"\x02(?:" + b"|".join(map(re.escape, sorted(reserved))) + b")\x01")
+        self._reserved = _names_pattern(reserved)
         self._stale = re.compile(b"\x02(?:" + b"|".join(map(re.escape, (STAMP_NAME, *tags.keys))) + b")\x01[^\x02]*(?=\x02)")
         self._tag_needles = tuple(b"\x02" + key + b"\x01" for key in tags.keys)
         self._constant_fragments: list[bytes] = []
         self._record_needles = (_STAMP_NEEDLE, *self._tag_needles)
+        self._first_hop = b"%b" + _escaped(prefix) + b"%x;%x" + _escaped(FIRST_HOP_SUFFIX + (tags.constant or b""))
 
     def decide(self, batch: RecordBatch, position: int) -> Decided:
         """``position``: the source offset examined so far; everything between it and the batch that is not there is a hole.
@@ -97,24 +102,28 @@ class Stamper:
             offsets[-1], batch.store_timestamps_ms[-1], batch.commit_log_offsets[-1], batch.body_crcs[-1]
         )
         joined, texts = self._clean(batch.properties)
-        constant = self._tags.constant
-        if joined and constant is not None and self._matches is None and not any(n in joined for n in self._record_needles):
-            prefix, suffix = self._prefix, FIRST_HOP_SUFFIX + constant
+        if joined and self._tags.constant is not None and self._matches is None and not any(n in joined for n in self._record_needles):
+            first_hop = self._first_hop
             decided.properties = [
-                b"%b%b%x;%x%b" % (text, prefix, offset, time, suffix)
-                for text, offset, time in zip(joined[1:].split(b"\xff\x02"), offsets, batch.store_timestamps_ms, strict=True)
+                first_hop % values for values in zip(joined[1:].split(_BREAK), offsets, batch.store_timestamps_ms, strict=True)
             ]
             return decided
-        cleaned = [b"\x02" + text for text in joined[1:].split(b"\xff\x02")] if joined else texts
+        cleaned = [b"\x02" + text for text in joined[1:].split(_BREAK)] if joined else texts
         self._decide_each(batch, cleaned, decided)
         return decided
 
     def _clean(self, properties: Sequence[bytes]) -> tuple[bytes, list[bytes]]:
         """Reserved properties removed: (one joined text, []) or, where 0xff occurs, (b"", a text a record), each starting and ending
         with \\x02."""
-        joined = (b"\x02" + _SEPARATOR.join(properties) + b"\x02").replace(b"\x02\x02", b"\x02")
-        if joined.count(b"\xff") != len(properties) - 1:
-            return b"", [self._strip((b"\x02" + text + b"\x02").replace(b"\x02\x02", b"\x02")) for text in properties]
+        breaks = len(properties) - 1
+        joined = b"\x02" + _BREAK.join(properties)
+        if joined.count(b"\xff") != breaks:
+            return b"", [self._strip(b"\x02" + _ended(text)) for text in properties]
+        ended = joined.count(b"\x02\xff") + joined.endswith(b"\x02")
+        if ended == 0:
+            joined = joined.replace(b"\xff", b"\x02\xff") + b"\x02"
+        elif ended != breaks + 1:
+            joined = b"\x02" + _BREAK.join(map(_ended, properties))
         return self._strip(joined), []
 
     def _strip(self, text: bytes) -> bytes:
@@ -123,8 +132,8 @@ class Stamper:
         found = self._reserved.search(text)
         while found is not None:
             start = found.start()
-            fragment = text[start : text.index(b"\x02", start + 1) + 1]
-            if text.count(fragment) * 8 > text.count(b"\xff") + 1:
+            fragment = self._constant_fragment(text, start)
+            if fragment:
                 text = text.replace(fragment, b"\x02")
                 self._remember(fragment)
             else:
@@ -132,6 +141,18 @@ class Stamper:
                 text = re.sub(re.escape(found.group()) + b"[^\x02]*(?=\x02)", b"", text)
             found = self._reserved.search(text, max(0, start - 1))
         return text
+
+    def _constant_fragment(self, text: bytes, start: int) -> bytes:
+        """The longest run of reserved properties from ``start`` on that many records have just so; empty if already the first one
+        is not constant."""
+        fragment, end = b"", start + 1
+        common = (text.count(b"\xff") + 1) / CONSTANT_SHARE
+        while self._reserved.match(text, end - 1):
+            end = text.index(b"\x02", end) + 1
+            if text.count(text[start:end]) <= common:
+                break
+            fragment = text[start:end]
+        return fragment
 
     def _remember(self, fragment: bytes) -> None:
         """What a broker adds to every record is the same in the next batch: removed there without being searched for."""
@@ -143,21 +164,33 @@ class Stamper:
         keep: list[int] = []
         properties: list[bytes] = []
         skipped: list[tuple[int, int, str]] = []
+        born_here, loop = Verdict.BORN_HERE, Verdict.LOOP  # attributes of an Enum are dear
+        is_plain = self._tags.constant is not None
+        judge, matches, times = self.provenance.judge, self._matches, batch.store_timestamps_ms
         for index, text in enumerate(texts):
-            offset = batch.offsets[index]
-            stamp = find_stamp(text) if _STAMP_NEEDLE in text else None
-            verdict = self.provenance.judge(stamp)
-            if verdict is Verdict.LOOP:
-                skipped.append((offset, 1, "loop"))
-                continue
-            if self._matches is not None and not self._matches(parse_properties(batch.properties[index])):
-                skipped.append((offset, 1, "filtered"))
+            offset, reason = batch.offsets[index], ""
+            value = stamp_value(text)
+            verdict = born_here if value is None else judge(value)
+            if verdict is loop:
+                reason = "loop"
+            elif matches is not None and not matches(parse_properties(batch.properties[index])):
+                reason = "filtered"
+            if reason:
+                start, length, before = skipped[-1] if skipped else (0, 0, "")
+                if before == reason and start + length == offset:
+                    skipped[-1] = (start, length + 1, reason)
+                else:
+                    skipped.append((offset, 1, reason))
                 continue
             keep.append(index)
-            stamped, kept_own = self._stamp_one(text, stamp, verdict, offset, batch.store_timestamps_ms[index])
+            if value is None and is_plain and not any(needle in text for needle in self._tag_needles):
+                properties.append(self._first_hop % (text[1:], offset, times[index]))
+                continue
+            stamp = parse_stamp(value) if value is not None and verdict is Verdict.RELAY else None
+            stamped, kept_own = self._stamp_one(text, stamp, verdict, offset, times[index])
             properties.append(stamped)
             decided.own_tags_kept += kept_own
-        if len(keep) != len(texts):
+        if skipped:
             decided.properties = [b""] * len(texts)
             decided.select(keep)
             decided.holes = merge_holes(decided.holes + skipped)
@@ -180,6 +213,23 @@ class Stamper:
             tags = self._tags.suffix_for(parse_properties(text), origin_id)
             kept_own = 1 if has_own and origin_id is None else 0
         return b"%b%b%x;%x%b%b" % (text[1:], self._prefix, offset, time_ms, end, tags), kept_own
+
+
+def _escaped(text: bytes) -> bytes:
+    """As itself in a template of ``%``."""
+    return text.replace(b"%", b"%%")
+
+
+def _ended(text: bytes) -> bytes:
+    return text if not text or text.endswith(b"\x02") else text + b"\x02"
+
+
+def _names_pattern(names: Collection[bytes]) -> re.Pattern[bytes]:
+    """Where a property of one of these names begins. Looking at the first byte alone rules out nearly all others."""
+    if not names:
+        return re.compile(b"(?!)")
+    first = b"".join(re.escape(byte) for byte in sorted({name[:1] for name in names}))
+    return re.compile(b"\x02(?=[" + first + b"])(?:" + b"|".join(map(re.escape, sorted(names))) + b")\x01")
 
 
 def _without(text: bytes, needle: bytes) -> bytes:

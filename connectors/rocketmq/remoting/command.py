@@ -189,7 +189,7 @@ def _decode_fields(header: bytes, position: int) -> dict[str, str]:
 
 def _decode_json(header: bytes) -> RemotingCommand:
     try:
-        value = json.loads(header)
+        value = json.loads(header.decode())  # given bytes, it would first look for other encodings
     except (ValueError, RecursionError) as error:
         raise ProtocolError("header is not JSON") from error
     if not isinstance(value, dict):
@@ -221,6 +221,8 @@ def _json_fields(value: Any) -> dict[str, str]:
         return {}
     if not isinstance(value, dict):
         raise ProtocolError("extFields is not an object")
+    if all(type(item) is str for item in value.values()):
+        return value
     fields: dict[str, str] = {}
     for name, item in value.items():
         if isinstance(item, str):

@@ -16,7 +16,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, overload
 
 from connectors.rocketmq.remoting.errors import ProtocolError
 
@@ -48,6 +48,7 @@ VIEW_BODY_BYTES_MIN = 4096
 copied, so that the frame can go."""
 
 _STORED = struct.Struct(">IIiiiqqiq8xq8xiqI")
+_STORED_NEEDED = struct.Struct(">II8xiq8xi16xq20xI")  # total, magic, flag, queue offset, sys flag, store, body length
 _STORED_HEAD = struct.Struct(">IIiiiqqiq")  # up to the born timestamp
 _BATCHED = struct.Struct(">iiiii")
 _BATCHED_OVERHEAD = _BATCHED.size + 2
@@ -58,6 +59,39 @@ _HOST_V4_BYTES = 8
 _HOST_V6_BYTES = 20
 _SLOW = SysFlag.BORN_HOST_V6 | SysFlag.STORE_HOST_V6 | SysFlag.INNER_BATCH
 _CRC_MASK = 0x7FFFFFFF
+
+
+class StoredColumn(Sequence[int]):
+    """One field of stored records, unpacked when asked for: of most records nobody asks."""
+
+    __slots__ = ("_buffer", "_field", "_starts")
+
+    def __init__(self, buffer: bytes, starts: Sequence[int], field: tuple[struct.Struct, int]) -> None:
+        """``starts``: where each record begins; ``field``: its form and where it stands in a V1 record with v4 hosts."""
+        self._buffer = buffer
+        self._starts = starts
+        self._field = field
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    @overload
+    def __getitem__(self, index: int) -> int: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[int]: ...
+
+    def __getitem__(self, index: int | slice) -> int | Sequence[int]:
+        if isinstance(index, slice):
+            return StoredColumn(self._buffer, self._starts[index], self._field)
+        form, at = self._field
+        value: int = form.unpack_from(self._buffer, self._starts[index] + at)[0]
+        return value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 @dataclass(slots=True)
@@ -81,6 +115,11 @@ class MessageColumns:
     def __len__(self) -> int:
         return len(self.bodies)
 
+
+_CRC, _QUEUE_ID, _LOG_OFFSET, _BORN, _RECONSUME, _PREPARED = (
+    (struct.Struct(">i"), 8), (struct.Struct(">i"), 12), (struct.Struct(">q"), 28), (struct.Struct(">q"), 40),
+    (struct.Struct(">i"), 72), (struct.Struct(">q"), 76),
+)  # fmt: skip
 
 # total, magic, crc, queue id, flag, queue offset, commit log offset, sys flag, born, store, reconsume, prepared, length
 _Row = tuple[int, ...]
@@ -111,31 +150,37 @@ def walk(buffer: bytes | bytearray | memoryview) -> MessageColumns:
 
 def _walk_alike(buffer: bytes) -> MessageColumns | None:
     """All records at once, if they are V1 with v4 hosts and of one topic, as nearly all are; else None."""
-    unpack = _STORED.unpack_from
-    topic_start = 89 + unpack(buffer, 0)[12]
+    unpack = _STORED_NEEDED.unpack_from
+    topic_start = 89 + unpack(buffer, 0)[6]
     topic = buffer[topic_start : topic_start + buffer[topic_start - 1]]
     gap = len(topic) + 3  # from a body's end to the properties: two lengths and the topic
+    starts: list[int] = []
     rows: list[_Row] = []
     bodies: list[bytes | memoryview] = []
     properties: list[bytes] = []
-    add_row, add_body, add_properties = rows.append, bodies.append, properties.append
+    add_start, add_row, add_body, add_properties = starts.append, rows.append, bodies.append, properties.append
     position, end = 0, len(buffer)
     while position < end:
         row = unpack(buffer, position)
         body_start = position + 88
-        body_end = body_start + row[12]
+        body_end = body_start + row[6]
         properties_start = body_end + gap
+        add_start(position)
         position += row[0]
         if properties_start + (buffer[properties_start - 2] << 8 | buffer[properties_start - 1]) != position:
             return None
         add_row(row)
         add_body(buffer[body_start:body_end])
         add_properties(buffer[properties_start:position])
-    columns = tuple(zip(*rows, strict=True))
-    magics, sys_flags = columns[1], columns[7]
+    _, magics, flags, offsets, sys_flags, store, _ = zip(*rows, strict=True)
     if position != end or magics.count(MAGIC_V1) != len(rows) or any(sys_flag & _SLOW for sys_flag in set(sys_flags)):
         return None
-    return _message_columns(columns, bodies, properties, topic)
+    crcs, queue_ids, log_offsets, born, reconsume, prepared = (
+        StoredColumn(buffer, starts, field) for field in (_CRC, _QUEUE_ID, _LOG_OFFSET, _BORN, _RECONSUME, _PREPARED)
+    )
+    return MessageColumns(
+        offsets, bodies, properties, sys_flags, flags, born, store, log_offsets, crcs, reconsume, prepared, queue_ids, topic
+    )
 
 
 def _walk_mixed(view: memoryview) -> MessageColumns:

@@ -110,3 +110,21 @@ def test_filter_sees_the_source_properties() -> None:
     decided = stamper.decide(make_batch([b"level\x011\x02", b"level\x012\x02", b""]), 10)
     assert list(decided.offsets) == [10]
     assert decided.holes == [(11, 2, "filtered")]
+
+
+def test_a_system_without_properties_of_its_own_keeps_all() -> None:
+    tags = TagSource((b"origin",), TAG, lambda properties, origin: TAG)
+    stamper = Stamper(PREFIX, tags, (), Provenance(HERE, THERE.cluster_id, relay=False))
+    decided = stamper.decide(make_batch([b"WAIT\x01true\x02", b""]), 10)
+    assert [packed.startswith(b"WAIT\x01true\x02") for packed in decided.properties] == [True, False]
+    assert all(find_stamp(packed) is not None for packed in decided.properties)
+
+
+def test_runs_of_constant_reserved_properties_go_in_one_piece_and_odd_ones_one_by_one() -> None:
+    usual = b"KEYS\x01%d\x02WAIT\x01true\x02CLUSTER\x01c\x02DELAY\x01%d\x02level\x011\x02"
+    odd = b"WAIT\x01false\x02KEYS\x01k\x02CLUSTER\x01other\x02"
+    properties = [usual % (i, i) for i in range(20)] + [odd]
+    stamper = make_stamper()
+    for _ in range(2):  # the second batch uses what the first one taught
+        decided = stamper.decide(make_batch(properties), 10)
+        assert list(decided.properties) == [expected_properties(p, 10 + i) for i, p in enumerate(properties)]
