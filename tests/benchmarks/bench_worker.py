@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import resource
 import time
 
 import uvloop
 
 from deploy.local import LocalCluster, start_clusters, stop_clusters
+from replicator.cli.wiring import GC_THRESHOLD_OBJECTS
 from replicator.config import task_to_spec
 from replicator.core.task import ReplicationTask, StartPoint
 from replicator.registry import connect
@@ -76,6 +78,7 @@ def main() -> None:
     parser.add_argument("--queues", type=int, default=8)
     parser.add_argument("--raised", action="store_true")
     options = parser.parse_args()
+    gc.set_threshold(GC_THRESHOLD_OBJECTS)  # as the product itself runs
     clusters = [LocalCluster("hangzhou", broker_properties=RAISED if options.raised else {}), LocalCluster("shanghai")]
     start_clusters(*clusters)
     try:
