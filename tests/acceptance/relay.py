@@ -90,6 +90,9 @@ class Relay:
             way.broker.sendall(way.held)
         way.held.clear()
         if way.client_gone:
+            # A close alone would wait for the other thread's recv: the broker would not hear of it.
+            with contextlib.suppress(OSError):
+                way.broker.shutdown(socket.SHUT_RDWR)
             way.broker.close()
 
     def _downstream(self, way: _Way) -> None:
