@@ -1,0 +1,423 @@
+"""The exact offset map of one assignment: where each message of a source queue stands in the destination queue, and back.
+
+An answer is the offset, the reason there is none, or that it is not known yet; never an estimate. Invariants:
+
+1. A source offset is answered by the newest epoch whose divergence offset it reaches; older epochs answer below that, and
+   their copies above it are *ghosts*: messages the source lost.
+2. Of several copies of one message the lowest counts for translation; the others are *second copies*.
+3. A destination offset holds the copy of one message at most: a map that says otherwise raises ``ContradictoryMap``.
+4. Offsets below ``examined_through`` that neither a run nor a hole lists are *unlisted*: nothing is concluded over them.
+5. A copy the map does not list yet stands at or above ``known_through`` of the destination queue.
+
+Built at once from what the store holds, then only read. Each question costs a few bisects.
+"""
+
+from __future__ import annotations
+
+import heapq
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple, Protocol
+
+from replicator.core.correspondence import OFFSET_MAX, Correspondence, Intervals, Segment
+from replicator.core.errors import Refused
+
+GHOST = "ghost"
+BEFORE_START, PRUNED, HISTORY, UNKNOWN_EPOCH, FOREIGN = "before-start", "pruned", "history", "unknown-epoch", "not-a-copy"
+
+
+class ContradictoryMap(Refused):
+    """Two statements of the map, or of two maps of one queue, cannot both be true."""
+
+
+class RunRow(Protocol):
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def source_start(self) -> int: ...
+    @property
+    def destination_start(self) -> int: ...
+    @property
+    def length(self) -> int: ...
+
+
+class HoleRow(Protocol):
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def source_start(self) -> int: ...
+    @property
+    def length(self) -> int: ...
+    @property
+    def reason(self) -> str: ...
+
+
+class DuplicateRow(Protocol):
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def source_offset(self) -> int: ...
+    @property
+    def destination_offset(self) -> int: ...
+    @property
+    def kind(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """One history of the source queue. ``divergence_offset``: the first offset at which it differs from the epoch before; of no
+    meaning for the first. ``start_offset``: where reading began; what lies between the two was given up (``history``)."""
+
+    number: int
+    divergence_offset: int = 0
+    start_offset: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The offset asked for. ``epoch`` is that of the source message; ``ghost``: the source has lost it."""
+
+    offset: int
+    epoch: int
+    ghost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """There is none, and why: the reason of a hole, or before-start, pruned, history, unknown-epoch, not-a-copy."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotYet:
+    """Not decided, or not known to this map yet. ``at_or_above``: a copy that comes stands there or later; for ``to_source``,
+    the offset from which on destination offsets are not known."""
+
+    at_or_above: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unlisted:
+    """The map has forgotten: offsets from ``source_offset`` on are to be learned again from the destination's log."""
+
+    source_offset: int
+
+
+class SecondCopies(NamedTuple):
+    """``source + i`` stands once more at ``destination + i``; its lowest copy is ``lowest + i``."""
+
+    source: int
+    destination: int
+    lowest: int
+    length: int
+
+
+class Ghosts(NamedTuple):
+    epoch: int
+    source: int
+    destination: int
+    length: int
+
+
+class _Histories:
+    """Which epoch answers for which source offsets, as of each epoch."""
+
+    def __init__(self, epochs: Sequence[Epoch]) -> None:
+        numbers = [epoch.number for epoch in epochs]
+        if numbers != sorted(set(numbers)):
+            raise ContradictoryMap(f"epochs {numbers} do not ascend")
+        self.newest = numbers[-1]
+        self._views: dict[int, tuple[list[int], list[int]]] = {}
+        starts: list[int] = []
+        answering: list[int] = []
+        for epoch in epochs:
+            divergence = epoch.divergence_offset if starts else 0
+            while starts and starts[-1] >= divergence:
+                starts.pop()
+                answering.pop()
+            starts.append(divergence)
+            answering.append(epoch.number)
+            self._views[epoch.number] = (list(starts), list(answering))
+
+    def __contains__(self, epoch: int) -> bool:
+        return epoch in self._views
+
+    def answering(self, as_of: int, offset: int) -> int:
+        starts, numbers = self._views[as_of]
+        return numbers[max(0, bisect_right(starts, offset) - 1)]
+
+    def cut(self, as_of: int, start: int, length: int) -> Iterator[tuple[int, int, int]]:
+        """(epoch that answers, start, length) for the parts of ``[start, start + length)``."""
+        starts, numbers = self._views[as_of]
+        index = max(0, bisect_right(starts, start) - 1)
+        end = start + length
+        while start < end:
+            stop = min(end, starts[index + 1]) if index + 1 < len(starts) else end
+            yield numbers[index], start, stop - start
+            start, index = stop, index + 1
+
+    def place(self, epoch: int, start: int, length: int) -> Iterator[tuple[int, bool, int, int]]:
+        """(epoch a message belongs to, is it of the present history, start, length) for what was read in ``epoch``."""
+        for owner, part, count in self.cut(epoch, start, length):
+            for present, piece, size in self.cut(self.newest, part, count):
+                yield owner, present == owner, piece, size
+
+    def present(self) -> Iterator[tuple[int, int, int]]:
+        """(epoch, start, end) of the present history, ascending."""
+        yield from ((epoch, start, start + length) for epoch, start, length in self.cut(self.newest, 0, OFFSET_MAX))
+
+
+class _Holes:
+    def __init__(self, rows: Iterable[tuple[int, int, str]]) -> None:
+        """``rows``: (start, end, reason), ascending; where two overlap the first answers."""
+        self.starts, self.ends, self._codes = array("q"), array("q"), array("h")
+        self._reasons: list[str] = []
+        codes: dict[str, int] = {}
+        for start, end, reason in rows:
+            if self.ends and start < self.ends[-1]:
+                start = self.ends[-1]
+            if start < end:
+                if reason not in codes:
+                    codes[reason] = len(self._reasons)
+                    self._reasons.append(reason)
+                self.starts.append(start)
+                self.ends.append(end)
+                self._codes.append(codes[reason])
+
+    def reason(self, offset: int) -> str | None:
+        index = bisect_right(self.starts, offset) - 1
+        return self._reasons[self._codes[index]] if index >= 0 and offset < self.ends[index] else None
+
+    def __iter__(self) -> Iterator[tuple[int, int, str]]:
+        return ((self.starts[i], self.ends[i], self._reasons[self._codes[i]]) for i in range(len(self.starts)))
+
+
+def _sweep(segments: Sequence[Segment]) -> Iterator[tuple[int, int, list[int]]]:
+    """(left, length, every right offset of it ascending) for segments ascending by left that may overlap."""
+    active: list[Segment] = []
+    index = position = 0
+    while index < len(segments) or active:
+        if not active:
+            position = segments[index].left
+        while index < len(segments) and segments[index].left == position:
+            active.append(segments[index])
+            index += 1
+        stop = min(segment.left + segment.length for segment in active)
+        if index < len(segments):
+            stop = min(stop, segments[index].left)
+        yield position, stop - position, sorted({segment.right + position - segment.left for segment in active})
+        position = stop
+        active = [segment for segment in active if segment.left + segment.length > position]
+
+
+class OffsetMap:
+    """See the module. ``examined_through``, ``scanned_through``: of the checkpoint saved together with the newest of the runs."""
+
+    def __init__(
+        self,
+        runs: Iterable[RunRow],
+        *,
+        examined_through: int,
+        holes: Iterable[HoleRow] = (),
+        duplicates: Iterable[DuplicateRow] = (),
+        epochs: Sequence[Epoch] = (Epoch(1),),
+        start_offset: int = 0,
+        pruned_below: int = 0,
+        scanned_through: int = 0,
+    ) -> None:
+        """``start_offset``: of the assignment, nothing below it was to be copied. ``pruned_below``: the rows below it were dropped
+        (both logs have expired them). Raises ``ContradictoryMap``."""
+        self.epochs = tuple(epochs)
+        self.examined_through = examined_through
+        self.start_offset = start_offset
+        self.pruned_below = pruned_below
+        self._histories = _Histories(self.epochs)
+        live, ghosts = self._place_runs(runs)
+        self.known_through = max(
+            scanned_through, max((s.right + s.length for s in live), default=0), max((g.destination + g.length for g in ghosts), default=0)
+        )
+        self._place_duplicates(duplicates, live, ghosts)
+        self._order_copies(live, ghosts)
+        self._order_holes(holes)
+        self._unlisted = Intervals(self._find_unlisted(live))
+
+    def _place_runs(self, runs: Iterable[RunRow]) -> tuple[list[Segment], list[Ghosts]]:
+        live: list[Segment] = []
+        ghosts: list[Ghosts] = []
+        if len(self.epochs) == 1:
+            only = self.epochs[0].number
+            for run in runs:
+                if run.epoch != only:
+                    raise ContradictoryMap(f"a run of epoch {run.epoch}, which is not declared")
+                live.append(Segment(run.source_start, run.destination_start, run.length))
+            return live, ghosts
+        for run in runs:
+            self._place(run.epoch, Segment(run.source_start, run.destination_start, run.length), live, ghosts)
+        return live, ghosts
+
+    def _place(self, epoch: int, copies: Segment, live: list[Segment], ghosts: list[Ghosts], *, is_ghost: bool = False) -> None:
+        if epoch not in self._histories:
+            raise ContradictoryMap(f"copies of epoch {epoch}, which is not declared")
+        for owner, is_present, start, length in self._histories.place(epoch, copies.left, copies.length):
+            destination = copies.right + start - copies.left
+            if is_present and not is_ghost:
+                live.append(Segment(start, destination, length))
+            else:
+                ghosts.append(Ghosts(owner, start, destination, length))
+
+    def _place_duplicates(self, duplicates: Iterable[DuplicateRow], live: list[Segment], ghosts: list[Ghosts]) -> None:
+        for one in duplicates:
+            copy = Segment(one.source_offset, one.destination_offset, 1)
+            self._place(one.epoch, copy, live, ghosts, is_ghost=one.kind == GHOST)
+
+    def _order_copies(self, live: list[Segment], ghosts: list[Ghosts]) -> None:
+        live.sort()
+        seconds: list[SecondCopies] = []
+        if any(a[0] + a[2] > b[0] for a, b in pairwise(live)):
+            lowest: list[Segment] = []
+            for source, length, destinations in _sweep(live):
+                lowest.append(Segment(source, destinations[0], length))
+                seconds.extend(SecondCopies(source, destination, destinations[0], length) for destination in destinations[1:])
+            live[:] = lowest
+        self._lowest = Correspondence(live)
+        self._second_copies = tuple(sorted(seconds))
+        self._seconds = Correspondence((one.source, one.destination, one.length) for one in self._second_copies)
+        self._ghosts: dict[int, Correspondence] = {}
+        by_epoch: dict[int, list[Segment]] = {}
+        for ghost in sorted(ghosts):
+            by_epoch.setdefault(ghost.epoch, []).append(Segment(*ghost[1:]))
+        for epoch, segments in by_epoch.items():
+            self._ghosts[epoch] = Correspondence(
+                (source, destination, length) for source, length, destinations in _sweep(segments) for destination in destinations
+            )
+        _refuse_overlaps((self._lowest, self._seconds, *self._ghosts.values()))
+
+    def _order_holes(self, holes: Iterable[HoleRow]) -> None:
+        live: list[tuple[int, int, str]] = []
+        past: dict[int, list[tuple[int, int, str]]] = {}
+        for hole in holes:
+            if hole.epoch not in self._histories:
+                raise ContradictoryMap(f"a hole of epoch {hole.epoch}, which is not declared")
+            for owner, is_present, start, length in self._histories.place(hole.epoch, hole.source_start, hole.length):
+                rows = live if is_present else past.setdefault(owner, [])
+                rows.append((start, start + length, hole.reason))
+        self._holes = _Holes(sorted(live))
+        self._past_holes = {epoch: _Holes(sorted(rows)) for epoch, rows in past.items()}
+
+    def _find_unlisted(self, live: Sequence[Segment]) -> Iterator[tuple[int, int]]:
+        copied = ((segment.left, segment.left + segment.length) for segment in live)
+        listed = Intervals(heapq.merge(copied, zip(self._holes.starts, self._holes.ends, strict=True)))
+        lowest = max(self.start_offset, self.pruned_below)
+        ranges = [(max(self._reading_began(self._histories.newest), lowest), self.examined_through)]
+        for epoch, start, end in self._histories.present():
+            if epoch != self._histories.newest:
+                # An epoch that has ended says nothing about what lies above the last offset it lists: that was never examined.
+                index = bisect_right(listed.starts, end - 1) - 1
+                last = min(end, listed.ends[index]) if index >= 0 else start
+                ranges.append((max(start, self._reading_began(epoch), lowest), last))
+        for first, last in Intervals(sorted(ranges)):
+            yield from listed.gaps(first, last)
+
+    def _reading_began(self, epoch: int) -> int:
+        for index, one in enumerate(self.epochs):
+            if one.number == epoch and one.start_offset is not None:
+                return one.start_offset
+            if one.number == epoch and index:
+                return one.divergence_offset
+        return 0
+
+    def to_destination(self, source_offset: int, epoch: int | None = None) -> Found | Absent | NotYet | Unlisted:
+        """Where the message at ``source_offset`` stands, as the source's present history has it, or the one of ``epoch``."""
+        newest = self._histories.newest
+        as_of = newest if epoch is None else epoch
+        if as_of not in self._histories:
+            return Absent(UNKNOWN_EPOCH)
+        owner = self._histories.answering(as_of, source_offset)
+        if owner != self._histories.answering(newest, source_offset):
+            return self._to_ghost(owner, source_offset)
+        found = self._lowest.right_of(source_offset)
+        if found is not None:
+            return Found(found, owner)
+        reason = self._holes.reason(source_offset)
+        if reason is not None:
+            return Absent(reason)
+        if source_offset < self.pruned_below:
+            return Absent(PRUNED)
+        if source_offset < self.start_offset:
+            return Absent(BEFORE_START)
+        if source_offset in self._unlisted:
+            return Unlisted(source_offset)
+        if source_offset >= max(self.examined_through, self._reading_began(newest)):
+            return NotYet(self.known_through)
+        return Absent(HISTORY)
+
+    def _to_ghost(self, epoch: int, source_offset: int) -> Found | Absent:
+        found = self._ghosts[epoch].right_of(source_offset) if epoch in self._ghosts else None
+        if found is not None:
+            return Found(found, epoch, ghost=True)
+        reason = self._past_holes[epoch].reason(source_offset) if epoch in self._past_holes else None
+        return Absent(reason or HISTORY)
+
+    def to_source(self, destination_offset: int) -> Found | Absent | NotYet:
+        """Which message the record at ``destination_offset`` is a copy of; second copies and ghosts answer too."""
+        for copies in (self._lowest, self._seconds):
+            found = copies.left_of(destination_offset)
+            if found is not None:
+                return Found(found, self._histories.answering(self._histories.newest, found))
+        for epoch, copies in self._ghosts.items():
+            found = copies.left_of(destination_offset)
+            if found is not None:
+                return Found(found, epoch, ghost=True)
+        return Absent(FOREIGN) if destination_offset < self.known_through else NotYet(self.known_through)
+
+    def first_copy_at_or_after(self, source_offset: int) -> Found | NotYet | Unlisted:
+        """The least destination offset of a copy of a message at or after ``source_offset`` of the present history."""
+        unlisted = self._unlisted.first(source_offset)
+        if unlisted is not None:
+            return Unlisted(unlisted)
+        found = self._lowest.lowest_right(source_offset)
+        if found is None:
+            return NotYet(self.known_through)
+        source = self._lowest.left_of(found)
+        assert source is not None, "the map found this copy itself"
+        return Found(found, self._histories.answering(self._histories.newest, source))
+
+    def copies_between(self, source: tuple[int, int], destination: tuple[int, int] = (0, OFFSET_MAX), *, distinct: bool = False) -> int:
+        """How many copies of messages in the half-open range ``source`` stand in ``destination``; ``distinct``: without second
+        copies, which is the number of messages where ``destination`` is everything. Ghosts never count."""
+        count = self._lowest.count(source, destination)
+        return count if distinct else count + self._seconds.count(source, destination)
+
+    def unlisted_between(self, source_start: int, source_end: int) -> int:
+        return self._unlisted.count(source_start, source_end)
+
+    def lowest_copies(self) -> Iterator[Segment]:
+        """(source, destination, length), the copy that counts of each message of the present history."""
+        return self._lowest.segments()
+
+    def second_copies(self) -> Sequence[SecondCopies]:
+        return self._second_copies
+
+    def ghosts(self) -> Iterator[Ghosts]:
+        for epoch, copies in self._ghosts.items():
+            yield from (Ghosts(epoch, *segment) for segment in copies.segments())
+
+    def holes(self) -> Iterator[tuple[int, int, str]]:
+        """(start, end, reason) in the present history, ascending."""
+        return iter(self._holes)
+
+
+def _refuse_overlaps(groups: Sequence[Correspondence]) -> None:
+    if sum(copies.chain_count for copies in groups) <= 1:
+        return  # One chain ascends on both sides.
+    ranges = sorted((segment.right, segment.right + segment.length) for copies in groups for segment in copies.segments())
+    for (_, end), (start, _) in pairwise(ranges):
+        if start < end:
+            raise ContradictoryMap(
+                f"the record at destination offset {start} would be a copy of two messages",
+                hint="replicator rebuild makes the map anew from the destination's log",
+            )
