@@ -1,0 +1,303 @@
+"""Where a group has to start in a destination queue so that it skips nothing, and what it will see again.
+
+The side that owns a group's progress is the *owning* side, the one its offsets are to be written to the *written* side. Every
+record of the written queue is judged by where its message stands on the owning side:
+
+- a copy from a queue of the owning side: at its source offset there;
+- a copy from a third cluster: where the flow from there to the owning side put it;
+- a record born in the written queue: where the flow back put its copy;
+- anything else (born here and not copied back, a copy no map lists yet, a ghost) stands nowhere: nothing shows that the
+  group has processed it, so it holds the start. ``local_holds=False`` lets go of records born here in a task without a way back.
+
+A message is processed exactly if its lowest copy stands below the group's offset there, or if one of its records stands below
+``passed_through`` of the written queue itself. **The start is the lowest record not shown to be processed, or the queue's end.**
+One higher would skip that record: no later start is safe. "Not yet" needs no rule of its own: a group that is beyond what was
+copied starts behind what the maps show to be processed, before the first record they do not know.
+
+An offset proves what the broker that stores it believes: that everything below it in the queue's present history was processed,
+or had expired before the group came. What a group processed on a third side counts once the owning side's offset has passed it.
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, pairwise
+from operator import itemgetter
+
+from replicator.core.correspondence import OFFSET_MAX, Correspondence, Intervals, Segment
+from replicator.core.offset_map import ContradictoryMap, Epoch, Ghosts, OffsetMap
+from replicator.core.record import MessageQueue, OffsetRange
+
+EXPIRED = "expired"
+
+
+@dataclass(frozen=True, slots=True)
+class Feeding:
+    """A source queue whose flow writes to the written queue.
+
+    ``owning``: the queue on the owning side whose offset judges its messages: the source queue itself, or, for one of a third
+    cluster, the queue that ``via`` (the map of the flow from there to the owning side) leads to; None where there is no such
+    flow. A third cluster's messages that the way back *relays* count as born here: leave that feeding out."""
+
+    name: str
+    copies: OffsetMap
+    owning: MessageQueue | None
+    via: OffsetMap | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WayBack:
+    """The flow from the written queue to the owning side."""
+
+    copies: OffsetMap
+    owning: MessageQueue
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    offset: int
+    held_by: str
+    """What stands at ``offset``, for people: the reason it is not later."""
+    seen_again: int
+    """Records at or after the start whose message the group is known to have processed."""
+    seen_again_max: int
+    """The same with everything counted that may turn out so: records no map lists yet, and processed messages not copied yet."""
+    gone: int
+    """Records known to be unprocessed that this queue has expired: a group that starts here never sees them. Once its offset is
+    written they count as given up, so say it before."""
+
+    @property
+    def exact(self) -> bool:
+        return self.seen_again == self.seen_again_max
+
+
+@dataclass(frozen=True, slots=True)
+class NoStart:
+    """Nothing may be written, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Axis:
+    """What judges a record: an offset of ``queue``, in its present history or at the end of one that is over (``past_epoch``)."""
+
+    queue: MessageQueue
+    past_epoch: int = 0
+
+
+class WrittenQueue:
+    """A queue of the written side and everything that is known of its records. Built once for a set of maps, for all groups.
+
+    Give every queue that feeds it: a copy from one left out is taken for a record nobody knows and holds the start.
+    Raises ``ContradictoryMap`` where two maps claim one record."""
+
+    def __init__(self, feeding: Sequence[Feeding], back: WayBack | None = None, *, local_holds: bool = True) -> None:
+        self.feeding = tuple(feeding)
+        self.back = back
+        judged: dict[_Axis, list[Segment]] = {}
+        self._seconds: dict[_Axis, list[tuple[int, int, int, int]]] = {}
+        self._without_owner: dict[str, Intervals] = {}
+        for one in self.feeding:
+            if one.owning is None:
+                records = sorted((s.right, s.right + s.length) for s in one.copies.lowest_copies())
+                self._without_owner[one.name] = Intervals(records)
+            elif one.via is None:
+                self._judge_own(one.copies, one.owning, judged)
+            else:
+                self._judge_third(one.copies, one.via, one.owning, judged)
+        nothing: list[tuple[int, int]] = []
+        if back is not None:
+            judged.setdefault(_Axis(back.owning), []).extend(back.copies.lowest_copies())
+            nothing = [(start, end) for start, end, reason in back.copies.holes() if reason == EXPIRED]
+        second_records = [(one[0], one[0] + one[3]) for rows in self._seconds.values() for one in rows]
+        claimed = sorted([*((s.left, s.left + s.length) for rows in judged.values() for s in rows), *second_records])
+        for (_, end), (start, _) in pairwise(claimed):
+            if start < end:
+                raise ContradictoryMap(f"two maps claim the record at offset {start} of the queue to be written")
+        self._judged = {axis: Correspondence(sorted(rows)) for axis, rows in judged.items()}
+        let_go = [] if local_holds or back is not None else self._born_here()
+        self._holding = Intervals(Intervals(heapq.merge(claimed, nothing, let_go)).gaps(0, OFFSET_MAX))
+
+    def _judge_own(self, copies: OffsetMap, queue: MessageQueue, judged: dict[_Axis, list[Segment]]) -> None:
+        axis = _Axis(queue)
+        judged.setdefault(axis, []).extend(Segment(s.right, s.left, s.length) for s in copies.lowest_copies())
+        for second in copies.second_copies():
+            self._seconds.setdefault(axis, []).append((second.destination, second.source, second.lowest, second.length))
+        for ghost in copies.ghosts():
+            for epoch, start, length in _last_present(copies.epochs, ghost):
+                record = ghost.destination + start - ghost.source
+                judged.setdefault(_Axis(queue, epoch), []).append(Segment(record, start, length))
+
+    def _judge_third(self, copies: OffsetMap, via: OffsetMap, queue: MessageQueue, judged: dict[_Axis, list[Segment]]) -> None:
+        """Ghosts stay unknown: whether two flows mean the same lost history by an epoch is not known."""
+        axis = _Axis(queue)
+        judged.setdefault(axis, [])
+        limit = _same_history_below(copies, via)
+        standing = sorted(via.lowest_copies())
+        for source, destination, length in copies.lowest_copies():
+            end = min(source + length, limit)
+            judged[axis].extend(
+                Segment(destination + start - source, there, size) for start, there, size in _overlaps(standing, source, end)
+            )
+        for second in copies.second_copies():
+            for start, there, size in _overlaps(standing, second.source, min(second.source + second.length, limit)):
+                shift = start - second.source
+                self._seconds.setdefault(axis, []).append((second.destination + shift, there, second.lowest + shift, size))
+
+    def _born_here(self) -> list[tuple[int, int]]:
+        """Records that are no copy for certain: below what every feeding flow has looked at, and of none of them."""
+        known = min((one.copies.known_through for one in self.feeding), default=0)
+        copies = [(s.right, s.right + s.length) for one in self.feeding for s in one.copies.lowest_copies()]
+        copies += [(s.destination, s.destination + s.length) for one in self.feeding for s in one.copies.second_copies()]
+        copies += [(g.destination, g.destination + g.length) for one in self.feeding for g in one.copies.ghosts()]
+        return list(Intervals(sorted(copies)).gaps(0, known))
+
+    def start(
+        self,
+        bounds: OffsetRange,
+        offsets: Mapping[MessageQueue, int | None],
+        *,
+        passed_through: int = 0,
+        past: Mapping[tuple[MessageQueue, int], int] | None = None,
+    ) -> Start | NoStart:
+        """The start of one group.
+
+        ``bounds``: of the written queue, asked after the maps were loaded. ``offsets``: the group's on the owning side, None or
+        missing where it has none. ``passed_through``: everything below it in the written queue was processed: what the group
+        itself reached while it owned this side, or a start that was written here; 0 where neither is proven.
+        ``past``: {(owning queue, epoch that is over): the group's last offset seen in it}; without it the ghosts that were last
+        present in that epoch hold."""
+        passed_through = min(passed_through, bounds.max_offset)
+        floor = max(bounds.min_offset, passed_through)
+        refusal = self._missing_offset(floor, offsets)
+        if refusal is not None:
+            return refusal
+        reached = {
+            axis: (offsets.get(axis.queue) or 0) if not axis.past_epoch else (past or {}).get((axis.queue, axis.past_epoch), 0)
+            for axis in {*self._judged, *self._seconds}
+        }
+        held = [(bounds.max_offset, "the end of the queue"), *self._held(floor, reached, passed_through)]
+        offset, held_by = min(held, key=itemgetter(0))
+        seen_again = self._seen_again(offset, reached, passed_through)
+        gone = sum(
+            records.count((passed_through, bounds.min_offset), (reached[axis], OFFSET_MAX)) for axis, records in self._judged.items()
+        )
+        return Start(offset, held_by, seen_again, seen_again + self._undecided(offset, bounds.max_offset, reached), gone)
+
+    def _held(self, floor: int, reached: Mapping[_Axis, int], passed_through: int) -> Iterator[tuple[int, str]]:
+        """The lowest record of each kind that is not shown to be processed."""
+        held = self._holding.first(floor)
+        if held is not None:
+            yield held, self._name_unknown(held)
+        for axis, records in self._judged.items():
+            found = records.lowest_left(floor, reached[axis])
+            if found is not None:
+                yield found, _name(axis, records.right_of(found))
+        for axis, rows in self._seconds.items():
+            for record, standing, lowest, length in rows:
+                first = max(record, floor, record + reached[axis] - standing, record + passed_through - lowest)
+                if first < record + length:
+                    yield first, _name(axis, standing + first - record)
+
+    def _missing_offset(self, floor: int, offsets: Mapping[MessageQueue, int | None]) -> NoStart | None:
+        for name, records in self._without_owner.items():
+            if records.first(floor) is not None:
+                return NoStart(f"{name} feeds this queue, and its messages do not reach the side that owns the group's progress")
+        for axis in sorted({*self._judged, *self._seconds}):
+            if axis.past_epoch or offsets.get(axis.queue) is not None:
+                continue
+            judged = self._judged.get(axis)
+            seconds = self._seconds.get(axis, ())
+            if (judged and judged.lowest_left(floor, 0) is not None) or any(row[0] + row[3] > floor for row in seconds):
+                return NoStart(f"the group has no offset in {axis.queue}, which judges messages of this queue")
+        return None
+
+    def _name_unknown(self, offset: int) -> str:
+        if self.back is not None:
+            answer = self.back.copies.to_destination(offset)
+            reason = getattr(answer, "reason", "")
+            if reason == "loop":
+                return "a copy that no map lists yet"
+            if reason:
+                return f"a message born here that was not copied back: {reason}"
+        return "a record that no map lists yet"
+
+    def _seen_again(self, start: int, reached: Mapping[_Axis, int], passed_through: int) -> int:
+        count = sum(records.count((start, OFFSET_MAX), (0, reached[axis])) for axis, records in self._judged.items())
+        for axis, rows in self._seconds.items():
+            for record, standing, lowest, length in rows:
+                processed = max(reached[axis] - standing, passed_through - lowest)
+                count += max(0, min(length, processed) - max(0, start - record))
+        return count
+
+    def _undecided(self, start: int, end: int, reached: Mapping[_Axis, int]) -> int:
+        """At most how many more may be seen again: processed messages whose copy is not known, here or on the owning side."""
+        count = sum(
+            records.count((start, OFFSET_MAX), (reached[axis], OFFSET_MAX)) for axis, records in self._judged.items() if axis.past_epoch
+        )
+        for one in self.feeding:
+            if one.owning is None:
+                continue
+            offset = reached[_Axis(one.owning)]
+            count += _not_listed(one.copies, offset) if one.via is None else _not_joined(one.copies, one.via, offset)
+        if self.back is not None:
+            back, offset = self.back.copies, reached[_Axis(self.back.owning)]
+            copied_unseen = max(0, offset - back.known_through) + back.unlisted_between(start, end)
+            count += min(copied_unseen, self._holding.count(start, end))
+        return count
+
+
+def _not_listed(copies: OffsetMap, below: int) -> int:
+    """Source offsets below ``below`` of which the map does not say whether they have a copy."""
+    undecided = max(0, below - copies.examined_through) - copies.copies_between((copies.examined_through, below), distinct=True)
+    return copies.unlisted_between(0, below) + max(0, undecided)
+
+
+def _not_joined(copies: OffsetMap, via: OffsetMap, below: int) -> int:
+    """At most how many messages that stand below ``below`` on the owning side are not joined with their record here."""
+    everything = (0, OFFSET_MAX)
+    undecided = min(copies.examined_through, _same_history_below(copies, via))
+    count = via.copies_between((undecided, OFFSET_MAX), (0, below), distinct=True) + max(0, below - via.known_through)
+    return count + copies.unlisted_between(*everything) + via.unlisted_between(*everything) + sum(g.length for g in copies.ghosts())
+
+
+def _same_history_below(one: OffsetMap, other: OffsetMap) -> int:
+    """Below it, one offset means one message in both maps: neither has noticed a change there that the other has not."""
+    changes = [[epoch.divergence_offset for epoch in copies.epochs[1:]] for copies in (one, other)]
+    while changes[0] and changes[1] and changes[0][0] == changes[1][0]:
+        changes = [later[1:] for later in changes]
+    return min(chain(*changes), default=OFFSET_MAX)
+
+
+def _last_present(epochs: Sequence[Epoch], ghost: Ghosts) -> Iterator[tuple[int, int, int]]:
+    """(epoch, source offset, length): the last history in which each part of ``ghost`` was still part of its queue."""
+    end = ghost.source + ghost.length
+    last = ghost.epoch
+    for epoch in epochs:
+        if epoch.number > ghost.epoch:
+            first = max(ghost.source, epoch.divergence_offset)
+            if first < end:
+                yield last, first, end - first
+                end = first
+            last = epoch.number
+    if ghost.source < end:
+        yield last, ghost.source, end - ghost.source
+
+
+def _overlaps(segments: Sequence[Segment], start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """(left, right, length) of what ``segments`` (ascending, disjoint on the left) hold of ``[start, end)``."""
+    index = max(0, bisect_right(segments, start, key=lambda s: s.left) - 1)
+    stop = bisect_left(segments, end, key=lambda s: s.left)
+    for segment in segments[index:stop]:
+        first, last = max(start, segment.left), min(end, segment.left + segment.length)
+        if first < last:
+            yield first, segment.right + first - segment.left, last - first
+
+
+def _name(axis: _Axis, offset: int | None) -> str:
+    lost = f" of epoch {axis.past_epoch}, which the source has lost" if axis.past_epoch else ""
+    return f"offset {offset} of {axis.queue}{lost} is not processed"
