@@ -29,7 +29,7 @@ def _ids(ids: list[int] | None, everything: bool) -> dict[str, Any]:
     """Forgetting to name them must not mean all of them."""
     if bool(ids) == everything:
         raise InvalidInput("name the parked messages, or give --all", hint="replicator parked list TASK shows their ids")
-    return {"ids": None if everything else ids}
+    return {"all": True} if everything else {"ids": ids}
 
 
 def pause(task: str, topic: Topic = None, source: Source = None, destination: Destination = None) -> None:

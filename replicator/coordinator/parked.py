@@ -10,7 +10,7 @@ from replicator.coordinator import declared
 from replicator.coordinator.connections import CALL_SECONDS_MAX, Connections, Link, in_time
 from replicator.coordinator.operations import queue_json
 from replicator.core.connector import NotStored, Stored
-from replicator.core.errors import Missing, ReplicatorError
+from replicator.core.errors import InvalidInput, Missing, ReplicatorError
 from replicator.core.record import AppendBatch, MessageQueue, Record, iterate_properties
 from replicator.core.stamp import STAMP_NAME
 from replicator.store.port import Assignment, Parked, Store
@@ -32,7 +32,7 @@ async def listing(store: Store, task: str) -> list[dict[str, Any]]:
     return [_row(assignment, one) for assignment, one in await _of(store, task)]
 
 
-async def discard(store: Store, task: str, ids: Sequence[int]) -> list[dict[str, Any]]:
+async def discard(store: Store, task: str, ids: Sequence[int] | None) -> list[dict[str, Any]]:
     results = []
     for _, one in await _chosen(store, task, ids):
         await store.set_parked_state(one.parked_id, "discarded")
@@ -42,7 +42,7 @@ async def discard(store: Store, task: str, ids: Sequence[int]) -> list[dict[str,
     return results
 
 
-async def retry(store: Store, connections: Connections, task: str, ids: Sequence[int]) -> list[dict[str, Any]]:
+async def retry(store: Store, connections: Connections, task: str, ids: Sequence[int] | None) -> list[dict[str, Any]]:
     known = await declared.load(store)
     results = []
     for assignment, one in await _chosen(store, task, ids):
@@ -67,11 +67,13 @@ async def _of(store: Store, task: str) -> Sequence[tuple[Assignment, Parked]]:
     return await store.parked(task)
 
 
-async def _chosen(store: Store, task: str, ids: Sequence[int]) -> list[tuple[Assignment, Parked]]:
-    """Those of ``ids``, all where none is given; only what is still parked."""
+async def _chosen(store: Store, task: str, ids: Sequence[int] | None) -> list[tuple[Assignment, Parked]]:
+    """Those of ``ids``, all where it is None; only what is still parked."""
     waiting = [(assignment, one) for assignment, one in await _of(store, task) if one.state == OPEN]
-    if not ids:
+    if ids is None:
         return waiting
+    if not ids:
+        raise InvalidInput("no parked message is named", hint="give their ids, or ask for all")
     unknown = set(ids) - {one.parked_id for _, one in waiting}
     if unknown:
         raise Missing(f"task {task} has no refused message {', '.join(map(str, sorted(unknown)))} waiting")

@@ -12,7 +12,7 @@ Every operation returns JSON-ready values and raises errors of ``core.errors``: 
     status   {"observed_at", "tasks": [{"name", "state", "flows": [...]}]}
     events   [{"at", "kind", "message", "detail"}], oldest first
     parked_list  [{"id", "source", "destination", "source_queue", "source_offset", "reason", "size_bytes", "state"}]
-    parked_retry, parked_discard  [{"id", "result", "detail"}]
+    parked_retry, parked_discard  [{"id", "result", "detail"}]; ids None: all that are parked now
 
 Any number of coordinators answer; only the holder of the lease reconciles.
 """
@@ -102,8 +102,8 @@ class Coordinator:
     async def parked_list(self, task: str) -> list[dict[str, Any]]:
         return await parked.listing(self._store, task)
 
-    async def parked_retry(self, task: str, ids: Sequence[int] = ()) -> list[dict[str, Any]]:
+    async def parked_retry(self, task: str, ids: Sequence[int] | None) -> list[dict[str, Any]]:
         return await parked.retry(self._store, self._connections, task, ids)
 
-    async def parked_discard(self, task: str, ids: Sequence[int] = ()) -> list[dict[str, Any]]:
+    async def parked_discard(self, task: str, ids: Sequence[int] | None) -> list[dict[str, Any]]:
         return await parked.discard(self._store, task, ids)

@@ -7,16 +7,24 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict
 
-from replicator.coordinator.api.context import Given, Services
+from replicator.coordinator.api.context import Given
+from replicator.core.errors import InvalidInput
 
 router = APIRouter(prefix="/tasks/{task}/parked", tags=["parked"])
 
 
 class ChosenBody(BaseModel):
-    """``ids`` as listed; left out or null means all of the task."""
+    """``ids`` as listed, or ``all`` that are parked: one of the two, so that forgetting to name them never means all."""
 
     model_config = ConfigDict(extra="forbid")
     ids: list[int] | None = None
+    all: bool = False
+
+    def chosen(self) -> list[int] | None:
+        """None: all."""
+        if bool(self.ids) == self.all:
+            raise InvalidInput("name the parked messages in ids, or say all: true", hint="GET /tasks/{task}/parked lists their ids")
+        return self.ids or None
 
 
 @router.get("")
@@ -24,20 +32,11 @@ async def listing(task: str, given: Given) -> Any:
     return await given.coordinator.parked_list(task)
 
 
-async def _chosen(task: str, given: Services, body: ChosenBody) -> list[int]:
-    """All means those parked now: one that is parked meanwhile was not seen by who asked."""
-    if body.ids is not None:
-        return body.ids
-    return [row["id"] for row in await given.coordinator.parked_list(task) if row["state"] == "parked"]
-
-
 @router.post("/retry")
 async def retry(task: str, given: Given, body: ChosenBody) -> Any:
-    ids = await _chosen(task, given, body)
-    return await given.coordinator.parked_retry(task, ids) if ids else []
+    return await given.coordinator.parked_retry(task, body.chosen())
 
 
 @router.post("/discard")
 async def discard(task: str, given: Given, body: ChosenBody) -> Any:
-    ids = await _chosen(task, given, body)
-    return await given.coordinator.parked_discard(task, ids) if ids else []
+    return await given.coordinator.parked_discard(task, body.chosen())

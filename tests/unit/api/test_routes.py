@@ -38,12 +38,15 @@ async def test_a_route_calls_its_operation(api, method, path, body, call):
 
 
 @pytest.mark.parametrize("operation", ["retry", "discard"])
-async def test_all_parked_means_those_parked_now_and_an_empty_choice_means_none(api, operation):
-    api.coordinator.answer = [{"id": 1, "state": "parked"}, {"id": 2, "state": "retried"}]
-    await api.ask("POST", f"/api/v1/tasks/orders/parked/{operation}", json={})
-    assert api.coordinator.calls == [("parked_list", "orders"), (f"parked_{operation}", "orders", [1])]
+async def test_all_parked_messages_are_meant_only_where_it_is_said(api, operation):
+    path = f"/api/v1/tasks/orders/parked/{operation}"
+    await api.ask("POST", path, json={"all": True})
+    assert api.coordinator.calls == [(f"parked_{operation}", "orders", None)]
     api.coordinator.calls.clear()
-    assert (await api.ask("POST", f"/api/v1/tasks/orders/parked/{operation}", json={"ids": []})).json() == []
+    for body in ({}, {"ids": []}, {"ids": None}, {"ids": [1], "all": True}):
+        answer = await api.ask("POST", path, json=body)
+        assert (answer.status_code, answer.json()["exit_code"]) == (400, 2)
+        assert "all: true" in answer.json()["title"]
     assert api.coordinator.calls == []
 
 

@@ -78,7 +78,7 @@ def test_brackets_in_messages_are_text(coordinator):
         (("get", "clusters", "a"), ("GET", "/clusters/a", None)),
         (("parked", "list", "orders"), ("GET", "/tasks/orders/parked", None)),
         (("parked", "retry", "orders", "1", "2"), ("POST", "/tasks/orders/parked/retry", {"ids": [1, 2]})),
-        (("parked", "discard", "orders", "--all"), ("POST", "/tasks/orders/parked/discard", {"ids": None})),
+        (("parked", "discard", "orders", "--all"), ("POST", "/tasks/orders/parked/discard", {"all": True})),
     ],
 )
 def test_a_command_asks_the_coordinator(coordinator, arguments, asked):

@@ -155,7 +155,7 @@ async def test_parked_is_sent_again_as_a_new_message(world):
 async def test_refused_again_stays_parked(world):
     parked_id = await parked(world)
     world.memory["sh"].refuse_records(lambda _queue, body, _properties: "still odd" if body == b"odd" else "")
-    (result,) = await world.coordinator.parked_retry("t")
+    (result,) = await world.coordinator.parked_retry("t", None)
     assert (result["id"], result["result"]) == (parked_id, "refused")
     assert (await world.coordinator.parked_list("t"))[0]["state"] == "parked"
     assert "retry-refused" in await world.event_kinds("t")
@@ -164,16 +164,24 @@ async def test_refused_again_stays_parked(world):
 async def test_expired_meanwhile(world):
     await parked(world)
     world.memory["hz"].expire(queue("orders", "hz-a", 0), 11)
-    (result,) = await world.coordinator.parked_retry("t")
+    (result,) = await world.coordinator.parked_retry("t", None)
     assert result["result"] == "failed"
 
 
 async def test_discard(world):
     parked_id = await parked(world)
-    assert await world.coordinator.parked_discard("t") == [{"id": parked_id, "result": "discarded", "detail": ""}]
+    assert await world.coordinator.parked_discard("t", None) == [{"id": parked_id, "result": "discarded", "detail": ""}]
     assert (await world.flow("hz", "sh"))["parked"] == 0
     with pytest.raises(Missing):
         await world.coordinator.parked_discard("t", [parked_id])
+
+
+@pytest.mark.parametrize("operation", ["parked_retry", "parked_discard"])
+async def test_naming_no_parked_message_is_no_way_to_mean_all(world, operation):
+    await parked(world)
+    with pytest.raises(InvalidInput, match="no parked message is named"):
+        await getattr(world.coordinator, operation)("t", [])
+    assert [row["state"] for row in await world.coordinator.parked_list("t")] == ["parked"]
 
 
 async def test_get(world):
