@@ -13,6 +13,7 @@ from connectors.rocketmq.client.sending import SENDER_GROUP, LostInFlight, Never
 from connectors.rocketmq.credits import ByteCredits
 from connectors.rocketmq.mapping import mapped
 from connectors.rocketmq.names import BARRIER_TOPIC, MARK_PREFIX, RESERVED_PROPERTIES, is_user_topic
+from connectors.rocketmq.progress import GroupProgress
 from connectors.rocketmq.remoting import bodies, headers
 from connectors.rocketmq.remoting.codes import Kind, ResponseCode, kind_of
 from connectors.rocketmq.settings import RocketMQSettings
@@ -40,6 +41,7 @@ class RocketMQConnector:
         self._client = Client(settings.address(), settings.security())
         self._credits = ByteCredits(context.memory_bytes_max)
         self._senders: dict[str, RocketMQSender] = {}
+        self._progress = GroupProgress(self._client)
         self._barriers_ready: set[str] = set()
         self._batch_bytes_max = BATCH_BYTES_MAX
 
@@ -122,8 +124,7 @@ class RocketMQConnector:
 
     async def consumer_offset(self, group: str, queue: MessageQueue) -> int | None:
         with mapped(f"cluster {self.cluster}, group {group}, queue {queue}"):
-            answer = await self._client.ask(queue.broker_name, headers.all_consumer_offsets())
-            return bodies.read_consumer_offsets(answer.body).get((queue.topic, group), {}).get(queue.queue_id)
+            return await self._progress.offset(group, queue)
 
     async def publish_position(self, group: str, positions: Mapping[MessageQueue, int]) -> None:
         with mapped(f"cluster {self.cluster}, group {group}"):
@@ -139,6 +140,7 @@ class RocketMQConnector:
         if answer.code != ResponseCode.SUCCESS:
             await admin.create_group(self._client, queue.broker_name, group)
             await self._client.ask(queue.broker_name, headers.update_consumer_offset(group, queue.topic, queue.queue_id, offset))
+        self._progress.forget(queue.broker_name)
 
     # Records
 

@@ -17,6 +17,13 @@ _GAUGES = (
     ("rate_per_second", "replicator_copy_rate_messages_per_second", "Messages copied a second."),
     ("retention_headroom_seconds", "replicator_retention_headroom_seconds", "Time until the source deletes what is not yet copied."),
 )
+_COUNTERS = (
+    ("own_tags_kept_total", "replicator_own_tags_kept_messages_total", "Messages whose producer had set a property of a tag's name."),
+    ("unverifiable_total", "replicator_unverifiable_positions_total", "Restarts where nothing was left to prove that the source is the same."),
+    ("doubts_total", "replicator_doubts_total", "Restarts with an append whose outcome was not known."),
+    ("settling_rounds_total", "replicator_settling_rounds_total", "Rounds in which doubt about a destination broker was settled."),
+)
+"""Counted by each worker since it began."""
 _QUANTILES = (("p50", "0.5"), ("p99", "0.99"))
 
 
@@ -25,13 +32,13 @@ class FlowMetrics(Collector):
 
     def __init__(self) -> None:
         self._figures: Sequence[Mapping[str, Any]] = ()
-        self._workers: Mapping[str, int] = {}
+        self._workers: Mapping[str, Mapping[str, Any]] = {}
         self._store_up = False
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
-    def update(self, figures: Sequence[Mapping[str, Any]], workers: Mapping[str, int]) -> None:
-        """``workers``: assignments held, by living worker."""
+    def update(self, figures: Sequence[Mapping[str, Any]], workers: Mapping[str, Mapping[str, Any]]) -> None:
+        """``workers``: what each living worker tells of itself."""
         self._figures, self._workers, self._store_up = figures, workers, True
 
     def store_lost(self) -> None:
@@ -47,9 +54,15 @@ class FlowMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("replicator_store_up", "1 while the database can be reached.", value=float(self._store_up))
         held = GaugeMetricFamily("replicator_worker_assignments", "Assignments held by each living worker.", labels=("worker",))
-        for worker, count in self._workers.items():
-            held.add_metric([worker], count)
+        for worker, info in self._workers.items():
+            held.add_metric([worker], int(info.get("assignments", 0)))
         yield held
+        for key, name, text in _COUNTERS:
+            counter = CounterMetricFamily(name, text, labels=("worker",))
+            for worker, info in self._workers.items():
+                if key in info.get("counters", {}):
+                    counter.add_metric([worker], info["counters"][key])
+            yield counter
         for key, name, text in _GAUGES:
             gauge = GaugeMetricFamily(name, text, labels=FLOW_LABELS)
             for figure in self._figures:

@@ -58,6 +58,7 @@ class Copier:
         self.clean = assignment.clean
         self.unverifiable_total = 0
         self.doubts_total = 0
+        self.own_tags_kept_total = 0
         self._store = store
         self._save = save
         self._sender = flow.destination.sender(assignment.destination_queue.broker_name)
@@ -262,6 +263,7 @@ class Copier:
             if batch.next_offset == position:
                 return
             decided = self._stamper.decide(batch, position)
+            self.own_tags_kept_total += decided.own_tags_kept
             if self.journal.beyond:
                 self._leave_out_confirmed(decided)
             if len(decided):

@@ -56,10 +56,6 @@ class SourceFence:
         self._permits: dict[MessageQueue, Permit] = {}
         self._leased_at = float("-inf")
 
-    @property
-    def locks_at_source(self) -> bool:
-        return self._locks is not None
-
     def lease_renewed(self, started_at: float) -> None:
         """Tells a fence without source locks that the lease behind all of its permits was renewed."""
         self._leased_at = started_at

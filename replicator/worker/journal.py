@@ -35,7 +35,7 @@ class Journal:
     def examined_through(self) -> int:
         return self.checkpoint.examined_through
 
-    def add_copies(self, offsets: Sequence[int], first_destination_offset: int, *, counted: bool = True) -> None:
+    def add_copies(self, offsets: Sequence[int], first_destination_offset: int) -> None:
         """``offsets`` stand at ``first_destination_offset`` and on, in one piece."""
         destination = first_destination_offset
         begin = 0
@@ -52,7 +52,7 @@ class Journal:
             begin = end
         self._in_batch.append((offsets, first_destination_offset))
         last, checkpoint = offsets[-1], self.checkpoint
-        copied_total = checkpoint.copied_total + (count if counted else 0)
+        copied_total = checkpoint.copied_total + count
         if last > checkpoint.confirmed_source_offset:
             checkpoint = replace(
                 checkpoint, confirmed_source_offset=last, confirmed_destination_offset=destination - 1,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from replicator.core.task import Cluster
 from replicator.store.port import Assignment, ClusterRow, Progress, Store, StoreUnavailable, TaskRow
 from replicator.worker.clock import boot_seconds
 from replicator.worker.copier import Copier
+from replicator.worker.counters import Counters
 from replicator.worker.fence import SourceFence
 from replicator.worker.flow import FlowContext, Rate
 from replicator.worker.limits import (
@@ -65,6 +66,7 @@ class Worker:
         self._starting: set[asyncio.Task[None]] = set()
         self._unclean_senders: dict[int, tuple[str, ...]] = {}
         self._saving = asyncio.Lock()
+        self._counters = Counters()
         self._cluster_rows: dict[str, ClusterRow] = {}
         self._task_rows: dict[str, TaskRow] = {}
 
@@ -117,9 +119,18 @@ class Worker:
         for assignment_id in await self._store.revoked(self.instance):
             if assignment_id in self._running:
                 self._begin(self._let_go(assignment_id))
-        await self._store.worker_seen(self.instance, {"assignments": len(self._running)})
+        await self._store.worker_seen(self.instance, {"assignments": len(self._running), "counters": self._count()})
         for assignment in await self._store.acquire(self.instance, LEASE_SECONDS, LEASES_PER_ROUND_MAX):
             self._begin(self._start(assignment))
+
+    def _count(self) -> Mapping[str, int]:
+        rounds = sum(settler.rounds_total for flow in self._flows.values() for settler in flow.settlers.values())
+        return self._counters.sums((running.copier for running in self._running.values()), rounds)
+
+    def _forget(self, assignment_id: int) -> None:
+        running = self._running.pop(assignment_id, None)
+        if running is not None:
+            self._counters.ended(running.copier)
 
     def _begin(self, work: Any) -> None:
         task = asyncio.create_task(work)
@@ -213,7 +224,7 @@ class Worker:
         running.copier.state = "waiting-for-worker"
         await self._save([running])
         await self._store.release(assignment_id, running.copier.journal.token, clean=running.copier.clean)
-        self._running.pop(assignment_id, None)
+        self._forget(assignment_id)
 
     async def _stop_all(self) -> None:
         for task in list(self._starting):
@@ -236,7 +247,7 @@ class Worker:
 
     async def _settle_ended(self, assignment_id: int, running: Running) -> None:
         """A copier that ended by itself was fenced: nothing of it may be saved any more, and the lease, if it is still ours, goes back."""
-        del self._running[assignment_id]
+        self._forget(assignment_id)
         await self._store.release(assignment_id, running.copier.journal.token, clean=running.copier.clean)
         if not running.task.cancelled() and running.task.exception() is not None:
             log.error("copier ended", assignment=str(running.copier), error=repr(running.task.exception()))

@@ -37,7 +37,7 @@ async def readyz(given: Given) -> JSONResponse:
 @router.get("/metrics")
 async def metrics(given: Given) -> Response:
     try:
-        workers = {holder: int(info.get("assignments", 0)) for holder, info, _ in await given.store.workers(WORKER_SEEN_SECONDS)}
+        workers = {holder: info for holder, info, _ in await given.store.workers(WORKER_SEEN_SECONDS)}
         given.metrics.update(await given.store.flow_figures(), workers)
     except StoreUnavailable:
         given.metrics.store_lost()

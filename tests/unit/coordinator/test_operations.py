@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from unittest.mock import AsyncMock
 
 import pytest
 
+from replicator.coordinator.status import render_status
+from replicator.coordinator.troubles import Trouble, Troubles
 from replicator.core.errors import InvalidInput, Missing, Unsafe
 from replicator.core.record import parse_properties
 from replicator.store.port import Checkpoint, Parked, Progress
@@ -53,6 +56,30 @@ async def test_a_flow_without_topics_waits_and_knows_no_lag(world):
     flow = await world.flow("hz", "sh")
     assert (flow["state"], flow["lag_messages"]) == ("starting", None)
     assert "orders" in flow["error"]
+
+
+async def test_a_paused_flow_is_paused_before_it_has_a_queue(world):
+    await world.apply(one_way("t", "hz", "sh"))
+    await world.coordinator.set_paused("t", True)
+    await world.rounds()
+    (task,) = (await world.coordinator.status())["tasks"]
+    assert (task["state"], task["flows"][0]["state"]) == ("paused", "paused")
+    world.memory["hz"].add_topic("orders", {"hz-a": 1})
+    await world.rounds()
+    await world.coordinator.set_paused("t", False)
+    assert (await world.flow("hz", "sh"))["state"] == "waiting-for-worker"
+
+
+@pytest.mark.parametrize(("trouble", "shown"), [("starting", "paused"), ("blocked", "blocked")])
+async def test_a_paused_flow_whose_topic_waits_is_paused_unless_it_is_worse(world, trouble, shown):
+    await started(world)
+    await world.coordinator.set_paused("t", True)
+    troubles = Troubles()
+    troubles.set(("t", "hz", "sh"), "late", Trouble(trouble, "a reason"))
+    for figures in (await world.store.flow_figures(), [{**(await world.store.flow_figures())[0], "queues_by_state": {}}]):
+        world.store.flow_figures = AsyncMock(return_value=figures)
+        (task,) = (await render_status(world.store, troubles, "t"))["tasks"]
+        assert task["state"] == shown
 
 
 async def test_pause_and_resume(world):

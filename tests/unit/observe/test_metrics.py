@@ -9,6 +9,7 @@ FIGURE = {
     "skipped_total": {"loop": 3, "filtered": 0}, "queues_by_state": {"running": 4}, "rate_per_second": 2.5,
     "latency_ms": {"p50": 40.0, "p99": None}, "error": "",
 }
+WORKER = {"assignments": 3, "counters": {"own_tags_kept_total": 5, "unverifiable_total": 1, "doubts_total": 2, "settling_rounds_total": 4}}
 FLOW = {"task": "orders", "source": "a", "destination": "b"}
 
 
@@ -22,7 +23,7 @@ def samples(metrics: FlowMetrics) -> dict[str, list[tuple[dict, float]]]:
 
 def test_figures_become_samples():
     metrics = FlowMetrics()
-    metrics.update([FIGURE], {"w-1": 3})
+    metrics.update([FIGURE], {"w-1": WORKER})
     found = samples(metrics)
     assert found["replicator_store_up"] == [({}, 1)]
     assert found["replicator_worker_assignments"] == [({"worker": "w-1"}, 3)]
@@ -35,12 +36,20 @@ def test_figures_become_samples():
 
 def test_an_unknown_figure_has_no_sample():
     metrics = FlowMetrics()
-    metrics.update([FIGURE], {"w-1": 3})
+    metrics.update([FIGURE], {"w-1": WORKER})
     assert "replicator_lag_seconds" not in samples(metrics)
 
 
 def test_a_lost_store_takes_its_old_figures_along():
     metrics = FlowMetrics()
-    metrics.update([FIGURE], {"w-1": 3})
+    metrics.update([FIGURE], {"w-1": WORKER})
     metrics.store_lost()
     assert samples(metrics) == {"replicator_store_up": [({}, 0)]}
+
+
+def test_what_a_worker_counts_becomes_counters():
+    metrics = FlowMetrics()
+    metrics.update([FIGURE], {"w-1": WORKER, "old": {"assignments": 0}})
+    found = samples(metrics)
+    names = ("own_tags_kept_messages", "unverifiable_positions", "doubts", "settling_rounds")
+    assert [found[f"replicator_{name}_total"] for name in names] == [[({"worker": "w-1"}, value)] for value in (5, 1, 2, 4)]

@@ -123,7 +123,6 @@ async def test_permissions_of_folders_that_were_there_stay_and_a_closed_parent_i
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root has to give its files away")
 async def test_a_folder_that_was_closed_or_opened_between_two_starts(tmp_path):
     tmp_path.chmod(0o700)
     data_dir = tmp_path / "data"

@@ -1,0 +1,41 @@
+"""Progress of groups: one table serves all queues of a start, and our own commits are seen at once."""
+
+from __future__ import annotations
+
+import asyncio
+
+from connectors.rocketmq.remoting.codes import RequestCode
+from replicator.core.record import MessageQueue
+from tests.unit.rocketmq.conftest import TOPIC
+
+
+def count_tables(fake) -> list[str]:
+    asked: list[str] = []
+    for broker in fake.brokers.values():
+        inner = broker.handlers[RequestCode.GET_ALL_CONSUMER_OFFSET]
+
+        def counted(command, connection, inner=inner, name=broker.name):
+            asked.append(name)
+            return inner(command, connection)
+
+        broker.handlers[RequestCode.GET_ALL_CONSUMER_OFFSET] = counted
+    return asked
+
+
+async def test_the_table_of_a_broker_is_read_once_for_all_queues_of_a_start(connector, fake):
+    await connector.open()
+    queues = [MessageQueue(TOPIC, name, number) for name in fake.brokers for number in range(4)]
+    await connector.publish_position("g", {queue: number for number, queue in enumerate(queues) if number != 2})
+    asked = count_tables(fake)
+    found = await asyncio.gather(*(connector.consumer_offset("g", queue) for queue in queues))
+    assert list(found) == [number if number != 2 else None for number in range(len(queues))]
+    assert sorted(asked) == sorted(fake.brokers)
+    assert await connector.consumer_offset("other", queues[0]) is None
+    assert len(asked) == 2
+
+
+async def test_what_we_commit_ourselves_is_seen_at_once(connector, queue):
+    await connector.open()
+    assert await connector.consumer_offset("g", queue) is None
+    await connector.publish_position("g", {queue: 5})
+    assert await connector.consumer_offset("g", queue) == 5
