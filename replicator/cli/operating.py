@@ -10,7 +10,7 @@ import typer
 from replicator.cli import status as table_of_status
 from replicator.cli.client import Client, named
 from replicator.cli.output import Format, Output, show
-from replicator.core.errors import InvalidInput
+from replicator.core.errors import InvalidInput, Unsafe
 
 Topic = Annotated[str | None, typer.Option("--topic", help="Only this source topic.")]
 Source = Annotated[str | None, typer.Option("--source", help="Only flows from this cluster.")]
@@ -45,13 +45,40 @@ def resume(
     destination: Destination = None,
     accept_loss: Annotated[bool, typer.Option("--accept-loss", help="After a history stop: go on without what is gone.")] = False,
     from_offset: Annotated[int | None, typer.Option("--from-offset", min=0, help="After a history stop: read on from here.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be given up, change nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, on a terminal, after showing what is given up.")] = False,
 ) -> None:
-    """Goes on after a pause, or after a history stop. Example: replicator resume orders --accept-loss"""
+    """Goes on after a pause, or after a history stop. Example: replicator resume orders --accept-loss
+
+    What a way out of a history stop gives up is shown before anything is done.
+    """
     if accept_loss and from_offset is not None:
         raise InvalidInput("--accept-loss and --from-offset exclude each other")
+    client, path = Client(), f"/tasks/{named(task)}/resume"
     body = {**_chosen(topic, source, destination), "accept_loss": accept_loss, "from_offset": from_offset}
-    answer = Client().post(f"/tasks/{named(task)}/resume", body)
+    if dry_run or accept_loss or from_offset is not None:
+        preview = client.post(path, {**body, "dry_run": True})
+        _show_given_up(preview)
+        if dry_run:
+            return
+        if preview["given_up_total"] and not yes and is_terminal() and not typer.confirm("Go on without them?"):
+            raise Unsafe("nothing was changed", hint="--dry-run shows what would be given up")
+    answer = client.post(path, body)
     show({"resumed": task} if answer is None else answer, Format.TABLE)
+
+
+def is_terminal() -> bool:
+    """Somebody is there to be asked."""
+    return sys.stdin.isatty()
+
+
+def _show_given_up(preview: dict[str, Any]) -> None:
+    """Where each stopped queue would go on, and which offsets would never be copied."""
+    for queue in preview["queues"]:
+        lost = f"offsets {queue['given_up_from']} to {queue['given_up_to']} ({queue['given_up']})" if queue["given_up"] else "nothing"
+        print(f"{queue['source']} -> {queue['destination']}, assignment {queue['assignment_id']}, "
+              f"queue {'/'.join(map(str, queue['source_queue'].values()))}: goes on at {queue['go_on_at']}, gives up {lost}")
+    print(f"given up in all: {preview['given_up_total']} offsets of {len(preview['queues'])} queues")
 
 
 def status(

@@ -89,9 +89,12 @@ class Coordinator:
         destination: str | None = None,
         accept_loss: bool = False,
         from_offset: int | None = None,
+        dry_run: bool = False,
     ) -> dict[str, Any]:
         scope = operations.Scope(task, topic, source, destination)
-        return await stops.resume(self._store, self._connections, scope, accept_loss=accept_loss, from_offset=from_offset)
+        return await stops.resume(
+            self._store, self._connections, scope, accept_loss=accept_loss, from_offset=from_offset, dry_run=dry_run
+        )
 
     async def status(self, task: str | None = None) -> dict[str, Any]:
         return await render_status(self._store, self._reconciler.troubles, task)

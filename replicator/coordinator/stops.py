@@ -12,7 +12,7 @@ from replicator.coordinator.connections import Connections
 from replicator.coordinator.operations import Scope, queue_json, require_scope, set_paused
 from replicator.core.errors import InvalidInput, Unsafe
 from replicator.core.record import OffsetRange
-from replicator.store.port import Assignment, Checkpoint, Conflict, Store
+from replicator.store.port import Assignment, Checkpoint, Conflict, Hole, Store
 
 STOPPED = "stopped-history-change"
 LET_GO_SECONDS_MAX = 20.0
@@ -22,7 +22,7 @@ LET_GO_POLL_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class WayOut:
-    """How one stopped queue goes on. ``given_up``: offsets that will never be copied, of the history as it is now and before."""
+    """How one stopped queue goes on."""
 
     assignment: Assignment
     position: int
@@ -30,14 +30,28 @@ class WayOut:
     go_on_at: int
 
     @property
-    def given_up(self) -> int:
+    def epoch(self) -> int:
+        """The one that begins here."""
+        return (self.assignment.checkpoint or Checkpoint()).epoch + 1
+
+    @property
+    def lost(self) -> Hole | None:
+        """Offsets that will never be copied; None where nothing is given up."""
+        epoch, start = self.epoch - 1, self.position
         if self.position > self.bounds.max_offset:
             # What stands there now may be the old records or new ones: nobody can tell, and copying old ones twice is worse.
-            return self.go_on_at - self.bounds.min_offset
-        return max(0, self.go_on_at - self.position)
+            # The old history answers for these offsets with its copies, so it is the new one that lacks them.
+            epoch, start = self.epoch, self.bounds.min_offset
+        length = self.go_on_at - start
+        return Hole(epoch, start, length, "history") if length > 0 else None
+
+    @property
+    def given_up(self) -> int:
+        return self.lost.length if self.lost else 0
 
     def rendered(self) -> dict[str, Any]:
         return {
+            "assignment_id": self.assignment.assignment_id,
             "source": self.assignment.source,
             "destination": self.assignment.destination,
             "source_queue": queue_json(self.assignment.source_queue),
@@ -46,27 +60,39 @@ class WayOut:
             "max_offset": self.bounds.max_offset,
             "go_on_at": self.go_on_at,
             "given_up": self.given_up,
+            "given_up_from": self.lost.source_start if self.lost else None,
+            "given_up_to": self.lost.source_start + self.lost.length - 1 if self.lost else None,
         }
 
 
 async def resume(
-    store: Store, connections: Connections, scope: Scope, *, accept_loss: bool, from_offset: int | None
+    store: Store, connections: Connections, scope: Scope, *, accept_loss: bool, from_offset: int | None, dry_run: bool
 ) -> dict[str, Any]:
+    """``dry_run``: only says which queues would go on where, and what that gives up."""
     if accept_loss and from_offset is not None:
         raise InvalidInput("accept_loss and from_offset exclude each other")
     await require_scope(store, scope)
     held = [one for one in await store.assignments(task=scope.task) if scope.holds(one)]
     stopped = [one for one in held if one.state == STOPPED]
+    if dry_run and not accept_loss and from_offset is None:
+        ways = await _ways_out(store, connections, stopped, None)
+        return _answer(scope, ways, dry_run=True)
     if not accept_loss and from_offset is None:
         return await _resume_paused(store, connections, scope, stopped, any(one.paused for one in held))
     if not stopped:
         raise InvalidInput(f"{scope}: no queue is stopped for a history change, so there is no loss to accept")
     ways = await _ways_out(store, connections, stopped, from_offset)
+    if dry_run:
+        return _answer(scope, ways, dry_run=True)
     reason = "loss accepted" if from_offset is None else f"read on from offset {from_offset}"
     for way in ways:
         await _go_on(store, way, reason)
-    result = await set_paused(store, scope, False)
-    return {**result, "given_up_total": sum(way.given_up for way in ways), "queues": [way.rendered() for way in ways]}
+    return {**await set_paused(store, scope, False), **_answer(scope, ways, dry_run=False)}
+
+
+def _answer(scope: Scope, ways: list[WayOut], *, dry_run: bool) -> dict[str, Any]:
+    given_up = sum(way.given_up for way in ways)
+    return {"task": scope.task, "dry_run": dry_run, "given_up_total": given_up, "queues": [way.rendered() for way in ways]}
 
 
 async def _resume_paused(
@@ -115,6 +141,6 @@ async def _go_on(store: Store, way: WayOut, reason: str) -> None:
         )
         async for attempt in retrying:
             with attempt:
-                await store.set_epoch(one.assignment_id, (one.checkpoint or Checkpoint()).epoch + 1, way.go_on_at, reason)
+                await store.set_epoch(one.assignment_id, way.epoch, way.go_on_at, reason, given_up=way.lost)
     finally:
         await store.set_paused(one.task, False, topic=one.source_queue.topic, flow=flow)

@@ -19,7 +19,7 @@ _GAUGES = (
 )
 _COUNTERS = (
     ("own_tags_kept_total", "replicator_own_tags_kept_messages_total", "Messages whose producer had set a property of a tag's name."),
-    ("unverifiable_total", "replicator_unverifiable_positions_total", "Restarts where nothing was left to prove that the source is the same."),
+    ("unverifiable_total", "replicator_unverifiable_positions_total", "Restarts with nothing left to compare the source with."),
     ("doubts_total", "replicator_doubts_total", "Restarts with an append whose outcome was not known."),
     ("settling_rounds_total", "replicator_settling_rounds_total", "Rounds in which doubt about a destination broker was settled."),
 )
@@ -53,6 +53,10 @@ class FlowMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("replicator_store_up", "1 while the database can be reached.", value=float(self._store_up))
+        yield from self._of_workers()
+        yield from self._of_flows()
+
+    def _of_workers(self) -> Iterator[Metric]:
         held = GaugeMetricFamily("replicator_worker_assignments", "Assignments held by each living worker.", labels=("worker",))
         for worker, info in self._workers.items():
             held.add_metric([worker], int(info.get("assignments", 0)))
@@ -63,6 +67,8 @@ class FlowMetrics(Collector):
                 if key in info.get("counters", {}):
                     counter.add_metric([worker], info["counters"][key])
             yield counter
+
+    def _of_flows(self) -> Iterator[Metric]:
         for key, name, text in _GAUGES:
             gauge = GaugeMetricFamily(name, text, labels=FLOW_LABELS)
             for figure in self._figures:

@@ -20,6 +20,7 @@ from replicator.store.identifiers import make_flow_id
 from replicator.store.limits import COORDINATOR_LEASE, EVENTS_PER_TASK_MAX
 from replicator.store.memory_figures import effective_state, flow_figures
 from replicator.store.memory_map import OffsetTable
+from replicator.store.merging import epoch_detail
 from replicator.store.port import (
     Assignment,
     Checkpoint,
@@ -437,7 +438,9 @@ class MemoryStore:
     def _offsets(self, assignment_id: int) -> OffsetTable:
         return self._read().offsets.get(assignment_id) or OffsetTable()
 
-    async def set_epoch(self, assignment_id: int, epoch: int, examined_through: int, reason: str) -> None:
+    async def set_epoch(
+        self, assignment_id: int, epoch: int, examined_through: int, reason: str, *, given_up: Hole | None = None
+    ) -> None:
         stored = self._read().assignments.get(assignment_id)
         if stored is None:
             raise Missing(f"assignment {assignment_id} does not exist")
@@ -446,12 +449,19 @@ class MemoryStore:
         checkpoint = stored.row.checkpoint or Checkpoint()
         if epoch <= checkpoint.epoch:
             raise Conflict(f"assignment {assignment_id} is in epoch {checkpoint.epoch}: {epoch} is not a later one")
-        fresh = replace(checkpoint, epoch=epoch, examined_through=examined_through, identity=None, seen={}, confirmed_source_offset=-1)
+        skipped = dict(checkpoint.skipped_total)
+        if given_up is not None:
+            count = self._tables.offsets[assignment_id].give_up(given_up)
+            skipped[given_up.reason] = skipped.get(given_up.reason, 0) + count
+        fresh = replace(
+            checkpoint, epoch=epoch, examined_through=examined_through, identity=None, seen={}, confirmed_source_offset=-1,
+            skipped_total=skipped,
+        )
         stored.lease_until = None
         stored.row = replace(
             stored.row, token=stored.row.token + 1, checkpoint=fresh, state="starting", error="", lag_messages=None, lag_seconds=None
         )
-        detail = {"assignment_id": assignment_id, "epoch": epoch, "examined_through": examined_through, "reason": reason}
+        detail = epoch_detail(assignment_id, epoch, examined_through, reason, given_up)
         message = f"epoch {epoch} begins at source offset {examined_through}: {reason}"
         await self.record_event(self._tables.pairs[stored.row.pair_id].last_task, "epoch", message, detail)
 

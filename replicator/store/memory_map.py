@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from operator import attrgetter
 
-from replicator.store.merging import Segment, hole_segment, merge, run_segment
+from replicator.store.merging import Segment, free_of, hole_segment, merge, run_segment
 from replicator.store.port import Hole, Run
 
 _START = attrgetter("start")
@@ -33,6 +33,12 @@ class OffsetTable:
         for table, new in ((self._runs, new_runs), (self._holes, new_holes)):
             for epoch, segments in new.items():
                 _merge_into(table[epoch], segments)
+
+    def give_up(self, hole: Hole) -> int:
+        """Adds what of the hole no run or hole answers for; returns how many offsets that is."""
+        pieces = free_of(hole, self._runs[hole.epoch], self._holes[hole.epoch])
+        self.append([], pieces)
+        return sum(piece.length for piece in pieces)
 
     def _all_runs(self, epoch: int | None) -> list[Run]:
         found = [

@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from replicator.store.port import Hole, Run
 
@@ -37,7 +37,8 @@ def hole_segment(hole: Hole) -> Segment:
     return Segment(hole.source_start, hole.source_start + hole.length, hole.reason)
 
 
-def _uncovered(segment: Segment, covering: Sequence[Segment]) -> Iterator[Segment]:
+def uncovered(segment: Segment, covering: Sequence[Segment]) -> Iterator[Segment]:
+    """What of ``segment`` none of ``covering`` (ascending and disjoint) covers, in pieces."""
     position = segment.start
     index = max(0, bisect_right(covering, segment.start, key=attrgetter("start")) - 1)
     while index < len(covering) and covering[index].start < segment.end:
@@ -48,6 +49,12 @@ def _uncovered(segment: Segment, covering: Sequence[Segment]) -> Iterator[Segmen
         index += 1
     if position < segment.end:
         yield Segment(position, segment.end, segment.label)
+
+
+def free_of(hole: Hole, runs: Sequence[Segment], holes: Sequence[Segment]) -> list[Hole]:
+    """What of ``hole`` neither a run nor a hole of its epoch answers for."""
+    pieces = [piece for rest in uncovered(hole_segment(hole), runs) for piece in uncovered(rest, holes)]
+    return [Hole(hole.epoch, piece.start, piece.end - piece.start, hole.reason) for piece in pieces]
 
 
 def _join(segments: Sequence[Segment]) -> list[Segment]:
@@ -66,7 +73,7 @@ def merge(stored: Sequence[Segment], new: Sequence[Segment]) -> Change:
     # The usual case in one pass; segments that overlap each other need the earlier ones in place first.
     disjoint = all(a.end <= b.start for a, b in pairwise(new))
     for group in [new] if disjoint else [[segment] for segment in new]:
-        pieces = [piece for segment in group for piece in _uncovered(segment, current)]
+        pieces = [piece for segment in group for piece in uncovered(segment, current)]
         current = _join(sorted([*current, *pieces], key=attrgetter("start")))
     before, after = set(stored), set(current)
     starts = {segment.start for segment in current}
@@ -74,3 +81,11 @@ def merge(stored: Sequence[Segment], new: Sequence[Segment]) -> Change:
         [segment for segment in current if segment not in before],
         [segment.start for segment in stored if segment not in after and segment.start not in starts],
     )
+
+
+def epoch_detail(assignment_id: int, epoch: int, examined_through: int, reason: str, given_up: Hole | None) -> dict[str, Any]:
+    """What the event of a new epoch carries."""
+    lost = None if given_up is None else {"epoch": given_up.epoch, "source_start": given_up.source_start, "length": given_up.length}
+    return {
+        "assignment_id": assignment_id, "epoch": epoch, "examined_through": examined_through, "reason": reason, "given_up": lost,
+    }  # fmt: skip

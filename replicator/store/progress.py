@@ -17,8 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from replicator.core.errors import Missing
 from replicator.store.driver import Database
-from replicator.store.merging import Segment, hole_segment, merge, run_segment
-from replicator.store.port import Checkpoint, Conflict, Progress
+from replicator.store.merging import Segment, epoch_detail, free_of, hole_segment, merge, run_segment
+from replicator.store.port import Checkpoint, Conflict, Hole, Progress
 
 _LOCK = text("""
     SELECT a.assignment_id FROM assignments a
@@ -125,7 +125,7 @@ _PARKED = text("""
     ON CONFLICT ON CONSTRAINT parked_place DO NOTHING""")
 
 _LOCK_FOR_EPOCH = text("""
-    SELECT p.epoch, a.holder, a.lease_until IS NOT NULL AND a.lease_until > clock_timestamp() AS leased
+    SELECT p.epoch, p.skipped_total, a.holder, a.lease_until IS NOT NULL AND a.lease_until > clock_timestamp() AS leased
     FROM assignments a JOIN progress p ON p.assignment_id = a.assignment_id
     WHERE a.assignment_id = :assignment_id FOR NO KEY UPDATE OF a, p""")
 
@@ -134,13 +134,13 @@ _NEW_TOKEN = text("UPDATE assignments SET token = token + 1, lease_until = NULL 
 _NEW_EPOCH = text("""
     UPDATE progress SET has_checkpoint = true, epoch = :epoch, examined_through = :examined_through, confirmed_source_offset = -1,
         identity_offset = NULL, identity_store_timestamp_ms = NULL, identity_commit_log_offset = NULL, identity_body_crc = NULL,
-        seen = '{}', state = 'starting', error = '', lag_messages = NULL, lag_seconds = NULL
+        seen = '{}', state = 'starting', error = '', lag_messages = NULL, lag_seconds = NULL,
+        skipped_total = skipped_total || CAST(:skipped AS jsonb)
     WHERE assignment_id = :assignment_id""")
 
 _EPOCH_EVENT = text("""
     INSERT INTO events (task, kind, message, detail)
-    SELECT p.last_task, 'epoch', :message, jsonb_build_object('assignment_id', a.assignment_id, 'epoch', CAST(:epoch AS integer),
-        'examined_through', CAST(:examined_through AS bigint), 'reason', CAST(:reason AS text))
+    SELECT p.last_task, 'epoch', :message, CAST(:detail AS jsonb)
     FROM assignments a JOIN pairs p ON p.pair_id = a.pair_id WHERE a.assignment_id = :assignment_id""")
 
 Place = tuple[int, int]
@@ -163,8 +163,9 @@ class ProgressWrites:
                 await _save(connection, kept)
         return set(ids) - newest
 
-    async def set_epoch(self, assignment_id: int, epoch: int, examined_through: int, reason: str) -> None:
-        values = {"assignment_id": assignment_id, "epoch": epoch, "examined_through": examined_through}
+    async def set_epoch(
+        self, assignment_id: int, epoch: int, examined_through: int, reason: str, *, given_up: Hole | None = None
+    ) -> None:
         async with self._database.begin() as connection:
             row = (await connection.execute(_LOCK_FOR_EPOCH, {"assignment_id": assignment_id})).one_or_none()
             if row is None:
@@ -174,9 +175,15 @@ class ProgressWrites:
             if epoch <= row.epoch:
                 raise Conflict(f"assignment {assignment_id} is in epoch {row.epoch}: {epoch} is not a later one")
             await connection.execute(_NEW_TOKEN, {"assignment_id": assignment_id})
-            await connection.execute(_NEW_EPOCH, values)
+            skipped = {}
+            if given_up is not None:
+                count = await _give_up(connection, assignment_id, given_up)
+                skipped[given_up.reason] = row.skipped_total.get(given_up.reason, 0) + count
+            values = {"epoch": epoch, "examined_through": examined_through, "skipped": json.dumps(skipped)}
+            await connection.execute(_NEW_EPOCH, {"assignment_id": assignment_id, **values})
             message = f"epoch {epoch} begins at source offset {examined_through}: {reason}"
-            await connection.execute(_EPOCH_EVENT, values | {"message": message, "reason": reason})
+            detail = json.dumps(epoch_detail(assignment_id, epoch, examined_through, reason, given_up))
+            await connection.execute(_EPOCH_EVENT, {"assignment_id": assignment_id, "message": message, "detail": detail})
 
 
 async def _save(connection: AsyncConnection, items: Sequence[Progress]) -> None:
@@ -234,11 +241,7 @@ async def _append(connection: AsyncConnection, kind: Kind, new: dict[Place, list
     if not new:
         return
     bounds = [(*place, min(s.start for s in segments), max(s.end for s in segments)) for place, segments in new.items()]
-    values = dict(zip(("ids", "epochs", "firsts", "lasts"), _arrays(bounds), strict=True))
-    stored: dict[Place, list[Segment]] = defaultdict(list)
-    for row in await connection.execute(_NEIGHBOURS[kind], values):
-        label = row.label - row.source_start if kind == "runs" else row.label
-        stored[row.assignment_id, row.epoch].append(Segment(row.source_start, row.source_start + row.length, label))
+    stored = await _near(connection, kind, bounds)
     written, removed = [], []
     for place, segments in new.items():
         change = merge(stored[place], segments)
@@ -251,6 +254,25 @@ async def _append(connection: AsyncConnection, kind: Kind, new: dict[Place, list
         await connection.execute(remove, dict(zip(("ids", "epochs", "starts"), _arrays(removed), strict=True)))
     if written:
         await connection.execute(write, dict(zip(("ids", "epochs", "starts", "lengths", "labels"), _arrays(written), strict=True)))
+
+
+async def _near(connection: AsyncConnection, kind: Kind, bounds: Sequence[tuple[int, int, int, int]]) -> dict[Place, list[Segment]]:
+    """Stored segments that may touch or overlap ``(assignment, epoch, first, end)``."""
+    values = dict(zip(("ids", "epochs", "firsts", "lasts"), _arrays(bounds), strict=True))
+    stored: dict[Place, list[Segment]] = defaultdict(list)
+    for row in await connection.execute(_NEIGHBOURS[kind], values):
+        label = row.label - row.source_start if kind == "runs" else row.label
+        stored[row.assignment_id, row.epoch].append(Segment(row.source_start, row.source_start + row.length, label))
+    return stored
+
+
+async def _give_up(connection: AsyncConnection, assignment_id: int, hole: Hole) -> int:
+    """Adds what of the hole no run or hole answers for; returns how many offsets that is."""
+    place, bounds = (assignment_id, hole.epoch), [(assignment_id, hole.epoch, hole.source_start, hole.source_start + hole.length)]
+    runs, holes = (await _near(connection, "runs", bounds))[place], (await _near(connection, "holes", bounds))[place]
+    pieces = free_of(hole, runs, holes)
+    await _append(connection, "holes", {place: [hole_segment(piece) for piece in pieces]} if pieces else {})
+    return sum(piece.length for piece in pieces)
 
 
 async def _save_exceptions(connection: AsyncConnection, items: Sequence[Progress]) -> None:

@@ -27,7 +27,14 @@ class Operations(Protocol):
     async def set_paused(self, task: str, paused: bool, topic: str | None, source: str | None, destination: str | None) -> Any: ...
 
     async def resume(
-        self, task: str, topic: str | None, source: str | None, destination: str | None, accept_loss: bool, from_offset: int | None
+        self,
+        task: str,
+        topic: str | None,
+        source: str | None,
+        destination: str | None,
+        accept_loss: bool,
+        from_offset: int | None,
+        dry_run: bool,
     ) -> Any: ...
 
     async def status(self, task: str | None) -> Any: ...

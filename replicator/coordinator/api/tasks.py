@@ -22,10 +22,11 @@ class PauseBody(BaseModel):
 
 
 class ResumeBody(PauseBody):
-    """``accept_loss`` or ``from_offset`` is the way out of a history stop."""
+    """``accept_loss`` or ``from_offset`` is the way out of a history stop; ``dry_run`` only says what it gives up."""
 
     accept_loss: bool = False
     from_offset: int | None = Field(default=None, ge=0)
+    dry_run: bool = False
 
 
 @router.post("/{task}/pause")
@@ -37,7 +38,9 @@ async def pause(task: str, given: Given, body: PauseBody | None = None) -> Any:
 @router.post("/{task}/resume")
 async def resume(task: str, given: Given, body: ResumeBody | None = None) -> Any:
     body = body or ResumeBody()
-    return await given.coordinator.resume(task, body.topic, body.source, body.destination, body.accept_loss, body.from_offset)
+    return await given.coordinator.resume(
+        task, body.topic, body.source, body.destination, body.accept_loss, body.from_offset, body.dry_run
+    )
 
 
 @router.get("/{task}/events")

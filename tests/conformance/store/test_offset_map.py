@@ -96,6 +96,27 @@ async def test_runs_are_found_around_an_offset_of_either_side(store):
     assert list(await find(987654)) == []
 
 
+async def test_what_a_new_epoch_gives_up_becomes_a_hole_where_nothing_else_answers(store):
+    row = await one(store)
+    checkpoint = Checkpoint(examined_through=10, skipped_total={"loop": 2, "history": 1})
+    runs, holes = [Run(1, 0, 100, 10), Run(1, 12, 110, 3)], [Hole(1, 17, 1, "loop")]
+    await store.save_progress([Progress(row.assignment_id, row.token, checkpoint, runs=runs, holes=holes)])
+    await store.release(row.assignment_id, row.token, clean=True)
+    await store.set_epoch(row.assignment_id, 2, 20, "loss accepted", given_up=Hole(1, 10, 10, "history"))
+    assert list(await store.runs(row.assignment_id)) == runs
+    assert list(await store.holes(row.assignment_id)) == [
+        Hole(1, 10, 2, "history"), Hole(1, 15, 2, "history"), Hole(1, 17, 1, "loop"), Hole(1, 18, 2, "history"),
+    ]
+    (found,) = await store.assignments()
+    assert found.checkpoint.skipped_total == {"loop": 2, "history": 7}
+    assert (await store.events("orders"))[-1].detail["given_up"] == {"epoch": 1, "source_start": 10, "length": 10}
+    await store.set_epoch(row.assignment_id, 3, 30, "again", given_up=Hole(3, 25, 5, "history"))
+    assert list(await store.holes(row.assignment_id))[-1] == Hole(3, 25, 5, "history")
+    await store.set_epoch(row.assignment_id, 4, 30, "nothing lost")
+    (found,) = await store.assignments()
+    assert found.checkpoint.skipped_total == {"loop": 2, "history": 12}
+
+
 async def test_many_assignments_are_saved_in_one_go(store):
     await put_assignments(store, 40)
     rows = await leased(store)

@@ -9,9 +9,9 @@ import yaml
 from typer.testing import CliRunner
 
 from replicator.cli import client as client_module
-from replicator.cli import files
+from replicator.cli import files, operating
 from replicator.cli.main import app
-from replicator.core.errors import InvalidInput
+from replicator.core.errors import InvalidInput, Unsafe
 
 FLOW = {
     "source": "hangzhou", "destination": "shanghai", "state": "running", "queues_by_state": {"running": 4}, "lag_messages": 1234,
@@ -22,6 +22,16 @@ STATUS = {"observed_at": "2026-11-21T00:00:00Z", "tasks": [{"name": "orders", "m
 EVENTS = [{"at": "2026-11-21T00:00:00Z", "task": "orders", "kind": "created", "message": "by [someone]", "detail": {}}]
 
 
+PREVIEW = {
+    "task": "orders", "dry_run": True, "given_up_total": 4,
+    "queues": [{
+        "assignment_id": 17, "source": "a", "destination": "b",
+        "source_queue": {"topic": "orders", "broker_name": "b-0", "queue_id": 2},
+        "position": 3, "go_on_at": 7, "given_up": 4, "given_up_from": 3, "given_up_to": 6,
+    }],
+}
+
+
 class Coordinator:
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, object]] = []
@@ -29,7 +39,7 @@ class Coordinator:
     def __call__(self, request: httpx.Request) -> httpx.Response:
         path = request.url.path.removeprefix("/api/v1")
         self.asked.append((request.method, path, json.loads(request.content) if request.content else None))
-        answers = {"/status": STATUS, "/tasks/orders/events": EVENTS, "/clusters": [], "/assignments": []}
+        answers = {"/tasks/orders/resume": PREVIEW, "/status": STATUS, "/tasks/orders/events": EVENTS, "/clusters": [], "/assignments": []}
         return httpx.Response(200, json=answers.get(path, {"done": path}))
 
 
@@ -70,9 +80,9 @@ def test_brackets_in_messages_are_text(coordinator):
     [
         (("pause", "orders", "--topic", "pay"),
          ("POST", "/tasks/orders/pause", {"topic": "pay", "source": None, "destination": None})),
-        (("resume", "orders", "--source", "a", "--destination", "b", "--from-offset", "7"),
+        (("resume", "orders", "--source", "a", "--destination", "b"),
          ("POST", "/tasks/orders/resume",
-          {"topic": None, "source": "a", "destination": "b", "accept_loss": False, "from_offset": 7})),
+          {"topic": None, "source": "a", "destination": "b", "accept_loss": False, "from_offset": None})),
         (("delete", "tasks", "orders", "--purge"), ("DELETE", "/tasks/orders", None)),
         (("get", "workers"), ("GET", "/workers", None)),
         (("get", "clusters", "a"), ("GET", "/clusters/a", None)),
@@ -84,6 +94,30 @@ def test_brackets_in_messages_are_text(coordinator):
 def test_a_command_asks_the_coordinator(coordinator, arguments, asked):
     run(*arguments)
     assert coordinator.asked == [asked]
+
+
+BODY = {"topic": None, "source": None, "destination": None, "accept_loss": True, "from_offset": None}
+FIRST = ("POST", "/tasks/orders/resume", {**BODY, "dry_run": True})
+THEN = ("POST", "/tasks/orders/resume", BODY)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "at_terminal", "answer", "asked"),
+    [
+        ((), False, "", [FIRST, THEN]),
+        ((), True, "y\n", [FIRST, THEN]),
+        ((), True, "n\n", [FIRST]),
+        (("--yes",), True, "", [FIRST, THEN]),
+        (("--dry-run",), True, "", [FIRST]),
+    ],
+)
+def test_what_is_given_up_is_shown_before_it_is(coordinator, monkeypatch, arguments, at_terminal, answer, asked):
+    monkeypatch.setattr(operating, "is_terminal", lambda: at_terminal)
+    result = CliRunner().invoke(app, ["resume", "orders", "--accept-loss", *arguments], input=answer)
+    assert "assignment 17, queue orders/b-0/2: goes on at 7, gives up offsets 3 to 6 (4)" in result.output
+    assert "given up in all: 4 offsets of 1 queues" in result.output
+    assert coordinator.asked == asked
+    assert isinstance(result.exception, Unsafe) == (answer == "n\n")
 
 
 @pytest.mark.parametrize("arguments", [(), ("1", "--all")])

@@ -11,7 +11,7 @@ from replicator.coordinator.status import render_status
 from replicator.coordinator.troubles import Trouble, Troubles
 from replicator.core.errors import InvalidInput, Missing, Unsafe
 from replicator.core.record import parse_properties
-from replicator.store.port import Checkpoint, Parked, Progress
+from replicator.store.port import Checkpoint, Hole, Parked, Progress
 from tests.unit.coordinator.conftest import one_way, queue, two_way
 
 FLOW_KEYS = {
@@ -142,6 +142,24 @@ async def test_the_way_out_of_a_history_stop(world, position, expire, flags, go_
     (one,) = await world.assigned("hz", "sh")
     assert (one.checkpoint.epoch, one.checkpoint.examined_through, one.state) == (2, go_on_at, "waiting-for-worker")
     assert not one.paused
+    # The offsets stand in the map, in the history that lacks them, not only in an event.
+    lost_from, epoch = (2, 2) if position > 10 else (position, 1)
+    holes = [Hole(epoch, lost_from, given_up, "history")] if given_up else []
+    assert list(await world.store.holes(one.assignment_id)) == holes
+    assert (await world.flow("hz", "sh"))["skipped_total"]["history"] == given_up
+
+
+@pytest.mark.parametrize("flags", [{"accept_loss": True}, {"from_offset": 7}, {}])
+async def test_a_dry_run_tells_what_is_given_up_and_changes_nothing(world, flags):
+    await stopped(world, 3)
+    world.memory["hz"].expire(queue("orders", "hz-a", 0), 7)
+    before = await world.store.assignments(), await world.event_kinds("t")
+    answer = await world.coordinator.resume("t", **flags, dry_run=True)
+    assert (answer["dry_run"], answer["given_up_total"]) == (True, 4)
+    (told,) = answer["queues"]
+    assert (told["given_up_from"], told["given_up_to"], told["given_up"], told["go_on_at"]) == (3, 6, 4, 7)
+    assert told["assignment_id"] == before[0][0].assignment_id
+    assert (await world.store.assignments(), await world.event_kinds("t")) == before
 
 
 async def test_ways_out_that_are_none(world):
