@@ -123,6 +123,20 @@ class Parked:
 
 
 @dataclass(frozen=True, slots=True)
+class ToRelearn:
+    """A piece of the map that the holder no longer had room for: source offsets ``[source_start, source_end)`` were all decided,
+    their copies stand in the destination queue at ``[destination_start, destination_end)``."""
+
+    epoch: int
+    source_start: int
+    source_end: int
+    destination_start: int
+    destination_end: int
+    reason: str = ""
+    """Of every offset in it without a copy and without a hole of its own; empty where there is none, or nobody can tell any more."""
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """Where an assignment stands. Written about once a second; see architecture, "Stamp, position, doubt"."""
 
@@ -142,6 +156,7 @@ class Checkpoint:
     """True while appends may be under way; a holder that leaves it True died in doubt."""
     copied_total: int = 0
     skipped_total: dict[str, int] = field(default_factory=dict)
+    to_relearn: ToRelearn | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, Literal
 
 from sqlalchemy import text
@@ -53,8 +54,9 @@ _COLUMNS: dict[str, str] = {
     "rate_per_second": "double precision",
     "latency_p50_ms": "double precision",
     "latency_p99_ms": "double precision",
+    "to_relearn": "text",
 }
-_JSON_COLUMNS = ("seen", "skipped_total")
+_JSON_COLUMNS = ("seen", "skipped_total", "to_relearn")
 
 _CHECKPOINTS = text(f"""
     UPDATE progress p SET has_checkpoint = true, observed_at = clock_timestamp(),
@@ -234,6 +236,7 @@ def _columns(item: Progress) -> dict[str, Any]:
         "rate_per_second": item.rate_per_second,
         "latency_p50_ms": latency[0] if latency else None,
         "latency_p99_ms": latency[1] if latency else None,
+        "to_relearn": json.dumps(asdict(checkpoint.to_relearn)) if checkpoint.to_relearn else None,
     }
 
 

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from replicator.core.record import MessageQueue, RecordIdentity
 from replicator.store.limits import STICKY_STATES
-from replicator.store.port import Assignment, Checkpoint, TopicPair
+from replicator.store.port import Assignment, Checkpoint, TopicPair, ToRelearn
 from replicator.store.tables import assignments, flows, pairs, progress
 
 EFFECTIVE_STATE = f"""CASE
@@ -56,6 +56,7 @@ def checkpoint_of(row: Row[Any]) -> Checkpoint | None:
         in_flight=row.in_flight,
         copied_total=row.copied_total,
         skipped_total=row.skipped_total,
+        to_relearn=ToRelearn(**row.to_relearn) if row.to_relearn is not None else None,
     )
 
 

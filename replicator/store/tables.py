@@ -189,6 +189,7 @@ progress = Table(
     Column("latency_p50_ms", Double),
     Column("latency_p99_ms", Double),
     Column("observed_at", DateTime(timezone=True)),
+    Column("to_relearn", JSONB),
     postgresql_with={"fillfactor": "60"},
 )
 

@@ -214,6 +214,8 @@ class Copier:
         copy = await finder.at(last)
         if copy is not None and copy.source_offset == checkpoint.confirmed_source_offset:
             return
+        while self.journal.to_relearn is not None and self.journal.to_relearn.epoch == checkpoint.epoch:
+            await finder.relearn(self.journal)
         await self._save(self)
         run = await last_true_run(self._store, finder, self.assignment.assignment_id, checkpoint.epoch, lowest_kept)
         resume_at = run.source_start + run.length if run else self.assignment.start_offset

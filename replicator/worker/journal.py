@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from replicator.core.record import RecordIdentity
-from replicator.store.port import Assignment, Checkpoint, Duplicate, Hole, Parked, Progress, Run
+from replicator.store.port import Assignment, Checkpoint, Duplicate, Hole, Parked, Progress, Run, ToRelearn
+from replicator.worker.folding import fold, learn
+from replicator.worker.limits import RUNS_KEPT_MAX
 
 
 class Journal:
@@ -30,6 +32,15 @@ class Journal:
         self._duplicates: list[Duplicate] = []
         self._parked: list[Parked] = []
         self._drop_runs_from: int | None = None
+
+    @property
+    def to_relearn(self) -> ToRelearn | None:
+        return self.checkpoint.to_relearn
+
+    @property
+    def has_room(self) -> bool:
+        """False: what was learned again should be saved before more is."""
+        return max(len(self._runs), len(self._holes)) < RUNS_KEPT_MAX // 4
 
     @property
     def examined_through(self) -> int:
@@ -95,6 +106,7 @@ class Journal:
             skipped_total=skipped if holes else checkpoint.skipped_total,
         )
         self.dirty = True
+        self._fold()
 
     def add_duplicate(self, source_offset: int, destination_offset: int, kind: str) -> None:
         self._duplicates.append(Duplicate(self.checkpoint.epoch, source_offset, destination_offset, kind))
@@ -111,7 +123,9 @@ class Journal:
             self.dirty = True
 
     def fall_back(self, confirmed: Run | None, examined_through: int, seen: dict[str, int]) -> None:
-        """The destination lost our copies above ``confirmed`` (its last true run): go on from ``examined_through`` again."""
+        """The destination lost our copies above ``confirmed`` (its last true run): go on from ``examined_through`` again.
+        Nothing may be left to be learned again: what is not in the map would be copied twice."""
+        assert self.to_relearn is None or self.to_relearn.epoch != self.checkpoint.epoch
         source = confirmed.source_start + confirmed.length - 1 if confirmed else -1
         destination = confirmed.destination_start + confirmed.length - 1 if confirmed else -1
         self._runs = [run for run in self._runs if run.source_start < examined_through]
@@ -122,16 +136,6 @@ class Journal:
         self.checkpoint = replace(
             self.checkpoint, confirmed_source_offset=source, confirmed_destination_offset=destination, scanned_through=destination + 1,
             examined_through=examined_through, identity=None, seen=dict(seen),
-        )
-        self.dirty = True
-
-    def new_epoch(self, examined_through: int) -> None:
-        """The source queue has another history from here on."""
-        self.beyond = {}
-        self._in_batch.clear()
-        self.checkpoint = replace(
-            self.checkpoint, epoch=self.checkpoint.epoch + 1, examined_through=examined_through, identity=None, seen={},
-            confirmed_source_offset=-1,
         )
         self.dirty = True
 
@@ -162,6 +166,29 @@ class Journal:
         self._parked = [*progress.parked, *self._parked]
         limits = [limit for limit in (progress.drop_runs_from, self._drop_runs_from) if limit is not None]
         self._drop_runs_from = min(limits) if limits else None
+        self.dirty = True
+        self._fold()
+
+    def _fold(self) -> None:
+        """Above the cap the older half is given up in memory: where it stands is kept as one range."""
+        if len(self._runs) <= RUNS_KEPT_MAX and len(self._holes) <= RUNS_KEPT_MAX:
+            return
+        folded = fold(self.to_relearn, self._runs, self._holes, self.examined_through, RUNS_KEPT_MAX // 2)
+        if folded is not None:
+            range_, self._runs, self._holes = folded
+            self.checkpoint = replace(self.checkpoint, to_relearn=range_)
+
+    def relearned(self, copies: Sequence[tuple[int, int]], through: int, *, is_complete: bool) -> None:
+        """``copies``: (source, destination) of this history found from the start of the range up to destination offset
+        ``through``, in order. ``is_complete`` False: the first of that piece of log has expired."""
+        known = self.to_relearn
+        assert known is not None
+        learned = learn(known, copies, through, is_complete=is_complete)
+        for run in learned.runs:
+            self._add_run(run)
+        for hole in learned.holes:
+            self._add_hole(hole)
+        self.checkpoint = replace(self.checkpoint, to_relearn=learned.rest)
         self.dirty = True
 
     def _add_run(self, run: Run) -> None:

@@ -52,6 +52,13 @@ LATENCY_SAMPLES_MAX = 512
 VERIFY_RUNS_PAGE = 200
 """Runs read at a time while walking back to the last copy that is still there."""
 
+RUNS_KEPT_MAX = 10_000
+"""Runs, and holes, that one assignment keeps while they cannot be saved (a few MB). Beyond it the older ones become a range that
+is learned again from the destination's log once the store is back."""
+
+RELEARN_OFFSETS_PAGE = 1_000
+"""Destination offsets looked at in one go while a range is learned again; small against what the journal keeps."""
+
 REPLAY_COPIES_MAX = 200_000
 """Without a checkpoint, up to this many found copies are matched by reading the source again, which also tells why each other
 offset has none; beyond it, reading goes on behind the last one found."""

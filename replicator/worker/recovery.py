@@ -13,7 +13,8 @@ from replicator.core.errors import HistoryChanged
 from replicator.core.record import MessageQueue, RecordBatch, RecordIdentity
 from replicator.core.stamp import STAMP_NAME, Place, Stamp, find_stamp
 from replicator.store.port import Run, Store
-from replicator.worker.limits import VERIFY_RUNS_PAGE
+from replicator.worker.journal import Journal
+from replicator.worker.limits import RELEARN_OFFSETS_PAGE, VERIFY_RUNS_PAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,18 @@ class CopyFinder:
         finally:
             await reader.close()
         return found
+
+    async def relearn(self, journal: Journal) -> None:
+        """One page of the range that the journal had no room for; the finder is of the range's epoch."""
+        known = journal.to_relearn
+        assert known is not None
+        bounds = await self._destination.offset_range(self._put.queue)
+        start = max(known.destination_start, bounds.min_offset)
+        through = min(max(start, known.destination_start) + RELEARN_OFFSETS_PAGE, known.destination_end)
+        found = await self.scan(start, through)
+        if journal.to_relearn is known:  # Else more was added to it meanwhile: the next page begins where that does.
+            copies = [(copy.source_offset, copy.destination_offset) for copy in found]
+            journal.relearned(copies, through, is_complete=start == known.destination_start)
 
     def _copies(self, batch: RecordBatch) -> list[Copy]:
         copies = []

@@ -32,6 +32,7 @@ from replicator.worker.limits import (
     SAVE_INTERVAL_SECONDS,
     STOP_SECONDS_MAX,
 )
+from replicator.worker.recovery import CopyFinder
 
 log = structlog.get_logger(__name__)
 
@@ -48,6 +49,7 @@ class Running:
     task: asyncio.Task[None]
     saved_at: float = 0.0
     copied_at_save: int = 0
+    relearning: asyncio.Task[None] | None = None
 
 
 class Worker:
@@ -131,6 +133,8 @@ class Worker:
         running = self._running.pop(assignment_id, None)
         if running is not None:
             self._counters.ended(running.copier)
+            if running.relearning is not None:
+                running.relearning.cancel()
 
     def _begin(self, work: Any) -> None:
         task = asyncio.create_task(work)
@@ -244,6 +248,25 @@ class Worker:
         due = [r for r in self._running.values() if r.copier.journal.dirty or now - r.saved_at > FIGURES_INTERVAL_SECONDS]
         if due:
             await self._save(due)
+        for running in self._running.values():
+            copier = running.copier
+            if copier.journal.to_relearn is not None and running.relearning is None and copier.state == "running":
+                running.relearning = asyncio.create_task(self._relearn(running), name=f"relearn {copier}")
+
+    async def _relearn(self, running: Running) -> None:
+        """The store is back: what there was no room for is read from the destination's log, page by page, and saved."""
+        copier, journal = running.copier, running.copier.journal
+        try:
+            while (known := journal.to_relearn) is not None and not copier.stopping:
+                assignment, flow = copier.assignment, copier.flow
+                put, source = flow.place_of_destination(assignment), flow.place_of_source(assignment)
+                await CopyFinder(flow.destination, put, source, known.epoch).relearn(journal)
+                if journal.to_relearn is None or not journal.has_room:
+                    await self._save_one(copier)
+        except ReplicatorError as error:
+            log.info("learning again waits", assignment=str(copier), error=str(error))  # The next round of saves begins it anew.
+        finally:
+            running.relearning = None
 
     async def _settle_ended(self, assignment_id: int, running: Running) -> None:
         """A copier that ended by itself was fenced: nothing of it may be saved any more, and the lease, if it is still ours, goes back."""

@@ -113,7 +113,8 @@ class World:
     def _is_caught_up(self, assignment: Assignment) -> bool:
         """As the store knows it: a position saved at the end of the source queue."""
         end = self.clusters[assignment.source].log(assignment.source_queue).readable_end
-        return assignment.checkpoint is not None and assignment.checkpoint.examined_through == end
+        checkpoint = assignment.checkpoint
+        return checkpoint is not None and checkpoint.examined_through == end and checkpoint.to_relearn is None
 
     async def check(self) -> None:
         """Nothing lost, nothing twice, order kept, and the map exact both ways."""

@@ -4,7 +4,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from replicator.core.record import RecordIdentity
-from replicator.store.port import Checkpoint, Duplicate, Hole, Parked, Progress, Run
+from replicator.store.port import Checkpoint, Duplicate, Hole, Parked, Progress, Run, ToRelearn
 from tests.conformance.store.scene import leased, put_assignments
 
 
@@ -21,13 +21,26 @@ async def one(store):
 async def test_a_checkpoint_comes_back_as_it_was_saved(store):
     row = await one(store)
     big = 2**62
-    checkpoint = Checkpoint(3, big, big - 1, big - 2, RecordIdentity(big, 1, big, 2**32 - 1), 7, {"q": big}, True, big, {"loop": 2})
+    checkpoint = Checkpoint(3, big, big - 1, big - 2, RecordIdentity(big, 1, big, 2**32 - 1), 7, {"q": big}, True, big, {"loop": 2},
+                            ToRelearn(3, big - 9, big, 0, 7, "loop"))
     item = Progress(row.assignment_id, row.token, checkpoint, senders=("a",), state="running", lag_messages=4, lag_seconds=0.5)
     await store.save_progress([item])
     (found,) = await store.assignments()
     assert found.checkpoint == checkpoint
     assert (found.senders, found.state, found.lag_messages, found.lag_seconds) == (("a",), "running", 4, 0.5)
     assert found.observed_at.tzinfo is not None
+
+
+async def test_what_is_to_be_learned_again_survives_a_new_epoch_and_goes_when_it_is_learned(store):
+    row = await one(store)
+    wanted = ToRelearn(1, 0, 10, 100, 106, "filtered")
+    await store.save_progress([Progress(row.assignment_id, row.token, Checkpoint(examined_through=10, to_relearn=wanted))])
+    await store.release(row.assignment_id, row.token, clean=True)
+    await store.set_epoch(row.assignment_id, 2, 10, "accepted")
+    (row,) = await leased(store)
+    assert row.checkpoint.to_relearn == wanted
+    await save(store, row, epoch=2)
+    assert (await store.assignments())[0].checkpoint.to_relearn is None
 
 
 async def test_runs_that_continue_on_both_sides_become_one(store):
