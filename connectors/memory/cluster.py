@@ -102,6 +102,8 @@ class MemoryCluster:
         """True: the broker goes on listing a reset connection until ``forget_reset_senders``."""
         self.weak_answer = ""
         """What every append from now on says in ``Stored.weak``."""
+        self.retention_seconds: float | None = None
+        """How long brokers say they keep records; None: they do not say."""
         self.faults = Faults()
         self.network_changed = Signal()
         self.logs: dict[MessageQueue, QueueLog] = {}

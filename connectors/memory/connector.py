@@ -40,7 +40,7 @@ class MemorySettings(BaseModel):
 
 
 class MemoryConnector:
-    """Implements ``Connector``, ``FencesSource`` and ``ListsSenders``."""
+    """Implements ``Connector``, ``FencesSource``, ``ListsSenders``, ``TellsRetention`` and ``RemovesGroups``."""
 
     kind = "memory"
     reserved_properties: Collection[bytes] = frozenset()
@@ -152,6 +152,14 @@ class MemoryConnector:
     async def sender_identities(self, broker_name: str) -> set[str] | None:
         broker = (await self._call("sender_identities", broker_name)).broker(broker_name)
         return set(broker.listed_senders) if self._memory.lists_senders else None
+
+    async def retention_seconds(self, broker_name: str) -> float | None:
+        return (await self._call("retention_seconds", broker_name)).retention_seconds
+
+    async def remove_group(self, group: str) -> None:
+        memory = await self._call("remove_group")
+        for key in [key for key in memory.consumer_offsets if key[0] == group]:
+            del memory.consumer_offsets[key]
 
     async def _call(self, name: str, broker_name: str | None = None) -> MemoryCluster:
         """Every request passes here: pace, planned errors, cuts."""

@@ -176,6 +176,13 @@ async def create_group(client: Client, broker_name: str, group: str) -> None:
     await client.ask(broker_name, headers.create_subscription_group({"groupName": group, "consumeEnable": True}))
 
 
+async def retention_seconds(client: Client, broker_name: str) -> float | None:
+    """``fileReservedTime``, in hours: files younger than that are deleted only when the disk fills up."""
+    config = bodies.read_properties_text((await client.ask(broker_name, headers.broker_config())).body)
+    hours = config.get("fileReservedTime", "")
+    return float(hours) * 3600 if hours.isdigit() else None
+
+
 async def first_at_or_after(
     connector: RocketMQConnector, queue: MessageQueue, bounds: OffsetRange, guess: int, timestamp_ms: int
 ) -> int:

@@ -30,7 +30,7 @@ POSITIONS_TOGETHER = 64
 
 
 class RocketMQConnector:
-    """Implements ``Connector``, ``FencesSource`` and ``ListsSenders``."""
+    """Implements ``Connector``, ``FencesSource``, ``ListsSenders``, ``TellsRetention`` and ``RemovesGroups``."""
 
     kind = "rocketmq"
     reserved_properties: Collection[bytes] = RESERVED_PROPERTIES
@@ -209,6 +209,20 @@ class RocketMQConnector:
         with mapped(f"cluster {self.cluster}, queue locks of group {group}"):
             for broker_name, keys in _by_broker(queues).items():
                 await self._client.ask(broker_name, headers.unlock_queues(group, holder, keys))
+
+    # TellsRetention
+
+    async def retention_seconds(self, broker_name: str) -> float | None:
+        with mapped(f"cluster {self.cluster}, broker {broker_name}, configuration"):
+            return await admin.retention_seconds(self._client, broker_name)
+
+    # RemovesGroups
+
+    async def remove_group(self, group: str) -> None:
+        with mapped(f"cluster {self.cluster}, group {group}"):
+            for broker_name in sorted(await self._client.brokers(fresh=True)):
+                await self._client.ask(broker_name, headers.delete_subscription_group(group, clean_offset=True))
+                self._progress.forget(broker_name)
 
     # ListsSenders
 

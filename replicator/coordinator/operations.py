@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from replicator.coordinator import declared
+from replicator.coordinator import declared, leaving
 from replicator.coordinator.connections import Connections
 from replicator.coordinator.starting import STARTED
 from replicator.core.errors import InvalidInput, Missing, NotConnected, Unsafe
@@ -74,17 +74,20 @@ async def delete(
         raise InvalidInput(f"{kind} cannot be deleted", hint="one of: clusters, tasks")
     known = await declared.load(store)
     is_living = name in known.tasks
+    left: list[str] = []
     if not is_living and not purge:
         raise Missing(f"task {name} does not exist")
     if is_living:
         if not force:
             await _require_reach(connections, known, name)
+        owned = await leaving.belongings(store, name)
         await store.delete_task(name)
         await store.record_event(name, "deleted", f"task {name} was deleted; positions and the offset map stay")
+        left = await leaving.clear(store, connections, known, owned)
     if purge:
         await store.purge_task(name)
         await store.record_event(name, "purged", f"positions and the offset map of task {name} were dropped")
-    return {"kind": "task", "name": name, "result": "purged" if purge else "deleted"}
+    return {"kind": "task", "name": name, "result": "purged" if purge else "deleted", "left": left}
 
 
 async def _require_reach(connections: Connections, known: declared.Declared, name: str) -> None:

@@ -7,7 +7,7 @@ Every operation returns JSON-ready values and raises errors of ``core.errors``: 
              "topic"}], "messages_to_copy": n|null, "queues": n, "warnings": [...]}], all or nothing
     check    {"asked_from", "clusters": [...], "tasks": [...], "problems": [text, ...]}; only reads
     get      a list of objects, or one object where a name is given
-    delete   {"kind", "name", "result": deleted|purged}
+    delete   {"kind", "name", "result": deleted|purged, "left": [text, ...] of a task}
     set_paused, resume  {"task", "paused": bool, "count": n, ...}; after a history stop with "given_up" for each queue
     status   {"observed_at", "tasks": [{"name", "state", "flows": [...]}]}
     events   [{"at", "kind", "message", "detail"}], oldest first
@@ -25,6 +25,7 @@ from typing import Any
 
 from replicator.coordinator import apply, check, operations, parked, stops
 from replicator.coordinator.connections import Connect, Connections
+from replicator.coordinator.headroom import Headroom
 from replicator.coordinator.reconcile import Reconciler
 from replicator.coordinator.status import render_status
 from replicator.core.task import Cluster, ReplicationTask
@@ -39,6 +40,7 @@ class Coordinator:
         self._store = store
         self._connections = Connections(connect)
         self._reconciler = Reconciler(store, self._connections, instance)
+        self._headroom = Headroom(store, self._connections)
         self._applying = asyncio.Lock()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -46,11 +48,13 @@ class Coordinator:
         try:
             await self._reconciler.run(stop)
         finally:
+            await self._headroom.close()
             await self._connections.close()
 
     async def close(self) -> None:
         """For who uses a coordinator without ``run``."""
         await self._reconciler.close()
+        await self._headroom.close()
         await self._connections.close()
 
     async def reconcile_once(self) -> None:
@@ -97,7 +101,11 @@ class Coordinator:
         )
 
     async def status(self, task: str | None = None) -> dict[str, Any]:
-        return await render_status(self._store, self._reconciler.troubles, task)
+        return await render_status(self._store, await self.figures(), self._reconciler.troubles, task)
+
+    async def figures(self) -> list[dict[str, Any]]:
+        """Of every flow, as the store has them, with what only the sources know."""
+        return await self._headroom.add_to(await self._store.flow_figures())
 
     async def events(self, task: str) -> list[dict[str, Any]]:
         return await operations.events(self._store, task)

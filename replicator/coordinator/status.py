@@ -14,7 +14,9 @@ from replicator.store.port import Store
 NO_QUEUES = "starting"
 
 
-async def render_status(store: Store, troubles: Troubles, task: str | None) -> dict[str, Any]:
+async def render_status(
+    store: Store, all_figures: Iterable[Mapping[str, Any]], troubles: Troubles, task: str | None
+) -> dict[str, Any]:
     modes = {row.name: str(row.spec.get("mode", "")) for row in await store.tasks()}
     names = list(modes)
     if task is not None:
@@ -22,7 +24,7 @@ async def render_status(store: Store, troubles: Troubles, task: str | None) -> d
             raise Missing(f"task {task} does not exist")
         names = [task]
     flows: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
-    for figures in await store.flow_figures():
+    for figures in all_figures:
         if figures["task"] in flows:
             key = (figures["task"], figures["source"], figures["destination"])
             flows[figures["task"]].append(_flow(figures, troubles.of(key), troubles.waiting(key)))
@@ -59,6 +61,6 @@ def _flow(figures: Mapping[str, Any], troubles: list[Trouble], waiting: str) -> 
         "parked": figures["parked"],
         "rate_per_second": figures["rate_per_second"],
         "latency_ms": dict(figures["latency_ms"]),
-        "retention_headroom_seconds": None,
+        "retention_headroom_seconds": figures["retention_headroom_seconds"],
         "error": worst_trouble or figures["error"] or next(iter(reasons), "") or waiting,
     }

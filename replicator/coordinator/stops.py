@@ -9,15 +9,13 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 
 from replicator.coordinator import declared
 from replicator.coordinator.connections import Connections
+from replicator.coordinator.leaving import LET_GO_POLL_SECONDS, LET_GO_SECONDS_MAX
 from replicator.coordinator.operations import Scope, queue_json, require_scope, set_paused
 from replicator.core.errors import InvalidInput, Unsafe
 from replicator.core.record import OffsetRange
 from replicator.store.port import Assignment, Checkpoint, Conflict, Hole, Store
 
 STOPPED = "stopped-history-change"
-LET_GO_SECONDS_MAX = 20.0
-"""Longer than a lease lives after its holder died."""
-LET_GO_POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)

@@ -231,6 +231,24 @@ class ListsSenders(Protocol):
         ...
 
 
+@runtime_checkable
+class TellsRetention(Protocol):
+    """Ability: a source broker can say how long it keeps records."""
+
+    async def retention_seconds(self, broker_name: str) -> float | None:
+        """Age that a record reaches at least before it is deleted, unless disks fill up; None where the broker does not say."""
+        ...
+
+
+@runtime_checkable
+class RemovesGroups(Protocol):
+    """Ability: a consumer group can be taken away with its progress."""
+
+    async def remove_group(self, group: str) -> None:
+        """From every broker. Idempotent. Raises ``NotConnected``, ``NotPermitted``, ``Refused``."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class ConnectorContext:
     """What the engine hands to a factory besides the settings."""

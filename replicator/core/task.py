@@ -84,6 +84,16 @@ class ReplicationTask:
         return tuple((a, b) for a in self.clusters for b in self.clusters if a != b)
 
 
+def position_group(task: str, destination: str) -> str:
+    """The consumer group under which a flow's read position is committed on its source, for the system's own tools."""
+    return f"replicator-{task}-{destination}"
+
+
+def lock_group(cluster_id: str) -> str:
+    """Lock groups are named for the destination cluster's id: one writer for a source queue and a destination, whatever the task."""
+    return f"replicator-lock-{cluster_id}"
+
+
 # Fields of ReplicationTask that may change while it runs; a change of any other is refused (exit 4).
 LIVE_FIELDS = frozenset({
     "include", "exclude", "filter", "tags", "messages_per_second_max", "bytes_per_second_max", "progress",

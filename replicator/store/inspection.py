@@ -29,6 +29,8 @@ _FIGURES = text(f"""
             CASE WHEN {_FRESH} THEN progress.rate_per_second END AS rate_per_second,
             CASE WHEN {_FRESH} THEN progress.latency_p50_ms END AS p50,
             CASE WHEN {_FRESH} THEN progress.latency_p99_ms END AS p99,
+            progress.lag_seconds + CAST(extract(epoch FROM clock_timestamp() - progress.observed_at) AS double precision) AS uncopied_age,
+            assignments.source_broker,
             coalesce(progress.copied_total, 0) AS copied_total,
             {", ".join(f"coalesce(CAST(progress.skipped_total ->> '{r}' AS bigint), 0) AS {r}" for r in SKIP_REASONS)},
             coalesce(nullif(progress.error, ''), pairs.reason) AS error,
@@ -41,6 +43,8 @@ _FIGURES = text(f"""
         {", ".join(f'count(*) FILTER (WHERE q.state = {chr(39)}{s}{chr(39)}) AS "{s}"' for s in STATES)},
         CASE WHEN bool_and(q.lag_messages IS NOT NULL) THEN CAST(sum(q.lag_messages) AS bigint) END AS lag_messages,
         CASE WHEN bool_and(q.lag_seconds IS NOT NULL) THEN max(q.lag_seconds) END AS lag_seconds,
+        CASE WHEN bool_and(q.uncopied_age IS NOT NULL) THEN max(q.uncopied_age) END AS uncopied_age_seconds,
+        coalesce(array_agg(DISTINCT q.source_broker) FILTER (WHERE q.source_broker IS NOT NULL), '{{}}') AS source_brokers,
         CAST(coalesce(sum(q.copied_total), 0) AS bigint) AS copied_total,
         {", ".join(f"CAST(coalesce(sum(q.{r}), 0) AS bigint) AS {r}" for r in SKIP_REASONS)},
         CAST(coalesce(sum(q.parked), 0) AS bigint) AS parked,
@@ -156,7 +160,8 @@ class Inspection:
         return [
             {
                 **{name: row[name] for name in ("task", "source", "destination", "paused", "lag_messages", "lag_seconds", "copied_total")},
-                **{name: row[name] for name in ("parked", "rate_per_second", "error")},
+                **{name: row[name] for name in ("parked", "rate_per_second", "error", "uncopied_age_seconds")},
+                "source_brokers": sorted(row["source_brokers"]),
                 "queues_by_state": {state: row[state] for state in STATES if row[state]},
                 "skipped_total": {reason: row[reason] for reason in SKIP_REASONS},
                 "latency_ms": {"p50": row["p50"], "p99": row["p99"]},

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from sqlalchemy import text
+from sqlalchemy import func, select, text
 
 from replicator.store.driver import Database
 from replicator.store.limits import COORDINATOR_LEASE
 from replicator.store.port import Assignment
 from replicator.store.rows import ASSIGNMENTS, read_assignments
-from replicator.store.tables import assignments
+from replicator.store.tables import assignments, pairs
 
 _SECONDS = "make_interval(secs => CAST(:lease_seconds AS double precision))"
 _EXPIRY_COUNTS = f"pg_postmaster_start_time() + {_SECONDS} <= clock_timestamp()"
@@ -78,6 +78,12 @@ class Leases:
         async with self._database.begin() as connection:
             result = await connection.execute(_RELEASE, {"assignment_id": assignment_id, "token": token, "clean": clean})
             return result.rowcount == 1
+
+    async def leased_count(self, task: str) -> int:
+        query = select(func.count()).select_from(assignments).join(pairs, pairs.c.pair_id == assignments.c.pair_id)
+        query = query.where(pairs.c.last_task == task, assignments.c.lease_until > func.clock_timestamp())
+        async with self._database.begin() as connection:
+            return int((await connection.execute(query)).scalar_one())
 
     async def revoked(self, holder: str) -> Sequence[int]:
         async with self._database.begin() as connection:

@@ -375,6 +375,11 @@ class MemoryStore:
         stored.row, stored.lease_until = replace(stored.row, clean=clean), None
         return True
 
+    async def leased_count(self, task: str) -> int:
+        tables, now = self._read(), self._clock()
+        living = [stored for stored in tables.assignments.values() if stored.lease_until is not None and stored.lease_until > now]
+        return sum(tables.pairs[stored.row.pair_id].last_task == task for stored in living)
+
     async def revoked(self, holder: str) -> Sequence[int]:
         found = []
         for assignment_id, stored in self._read().assignments.items():

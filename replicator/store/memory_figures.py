@@ -43,6 +43,9 @@ def _figures(
     complete = len(fresh) == len(own) > 0 and not empty
     lags = [one.row.lag_messages for one in fresh if one.row.lag_messages is not None]
     ages = [one.row.lag_seconds for one in fresh if one.row.lag_seconds is not None]
+    uncopied = [
+        one.row.lag_seconds + now - one.observed for one in own if one.row.lag_seconds is not None and one.observed is not None
+    ]
     rates = [one.rate_per_second for one in fresh if one.rate_per_second is not None]
     latencies = [one.latency_ms for one in fresh if one.latency_ms is not None]
     checkpoints = [one.row.checkpoint or Checkpoint() for one in own]
@@ -56,6 +59,8 @@ def _figures(
         "paused": flow.paused,
         "lag_messages": sum(lags) if complete and len(lags) == len(own) else None,
         "lag_seconds": max(ages) if complete and len(ages) == len(own) else None,
+        "uncopied_age_seconds": max(uncopied) if len(uncopied) == len(own) > 0 and not empty else None,
+        "source_brokers": sorted({one.row.source_queue.broker_name for one in own}),
         "copied_total": sum(checkpoint.copied_total for checkpoint in checkpoints),
         "parked": sum(1 for assignment_id in open_parked if assignment_id in ids),
         "rate_per_second": sum(rates) if rates else None,

@@ -266,6 +266,10 @@ class Store(Protocol):
         """Leaves tombstones: pairs lose their flow, assignments are set aside with their positions and maps."""
         ...
 
+    async def leased_count(self, task: str) -> int:
+        """Leases that have not been released or run out, of the assignments of the task, or of the tombstones it left."""
+        ...
+
     async def purge_task(self, name: str) -> None:
         """Drops the tombstones that this task left."""
         ...
@@ -370,5 +374,6 @@ class Store(Protocol):
     async def flow_figures(self) -> Sequence[dict[str, Any]]:
         """Per flow, aggregated in SQL: task, source, destination, queues_by_state, lag_messages (null if any queue's figure is
         null or older than 15 s), lag_seconds, copied_total, skipped_total{filtered,loop,refused,expired,history}, parked,
-        rate_per_second, latency_ms{p50,p99}, error (of the worst queue), paused."""
+        rate_per_second, latency_ms{p50,p99}, error (of the worst queue), paused; source_brokers (sorted names of the queues'),
+        uncopied_age_seconds: an age that no record not yet copied exceeds, however old the figures, null if any queue has none."""
         ...

@@ -16,7 +16,7 @@ import structlog
 from replicator.config import task_from_spec
 from replicator.core.connector import Connector
 from replicator.core.errors import Fenced, NotConnected, ReplicatorError
-from replicator.core.task import Cluster
+from replicator.core.task import Cluster, lock_group, position_group
 from replicator.store.port import Assignment, ClusterRow, Progress, Store, StoreUnavailable, TaskRow
 from replicator.worker.clock import boot_seconds
 from replicator.worker.copier import Copier
@@ -35,9 +35,6 @@ from replicator.worker.limits import (
 from replicator.worker.recovery import CopyFinder
 
 log = structlog.get_logger(__name__)
-
-LOCK_GROUP_PREFIX = "replicator-lock-"
-"""Lock groups are named for the destination cluster's id: one writer for a source queue and a destination, whatever the task."""
 
 FAILED_RETRY_SECONDS = 30.0
 """A copier that met a programming error is tried again after this, so that one bad record does not need a person at night."""
@@ -312,7 +309,9 @@ class Worker:
         by_group: dict[tuple[str, str], dict[Any, int]] = {}
         for running in self._running.values():
             copier = running.copier
-            group = f"replicator-{copier.flow.task.name}-{copier.flow.destination_row.name}"
+            if copier.stopping:
+                continue  # Its task may be deleted, and the group with it.
+            group = position_group(copier.flow.task.name, copier.flow.destination_row.name)
             by_group.setdefault((copier.flow.source_row.name, group), {})[copier.assignment.source_queue] = copier.journal.examined_through
         for (source, group), positions in by_group.items():
             connector = self._connectors.get(source)
@@ -335,7 +334,7 @@ class Worker:
             flow = self._flows[assignment.flow_id] = FlowContext(
                 task, task_row.generation, source, destination, source_row, destination_row,
                 {row.cluster_id: row for row in self._cluster_rows.values() if row.cluster_id},
-                self._fence(source, source_row.name, f"{LOCK_GROUP_PREFIX}{destination_row.cluster_id}"),
+                self._fence(source, source_row.name, lock_group(destination_row.cluster_id or "")),
                 {}, Rate(task.messages_per_second_max, task.bytes_per_second_max),
                 described.append_bytes_max, described.append_records_max, described.properties_bytes_max, described.record_overhead_bytes,
             )

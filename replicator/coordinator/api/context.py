@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Protocol, cast
 
@@ -38,6 +38,8 @@ class Operations(Protocol):
     ) -> Any: ...
 
     async def status(self, task: str | None) -> Any: ...
+
+    async def figures(self) -> Sequence[Mapping[str, Any]]: ...
 
     async def events(self, task: str) -> Any: ...
 

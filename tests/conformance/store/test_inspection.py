@@ -1,5 +1,7 @@
 """Parked records, events, workers, figures, identity."""
 
+import asyncio
+
 from replicator.store.port import Checkpoint, Parked, Progress
 from tests.conformance.store.scene import expire, leased, put_assignments, put_flow
 
@@ -56,7 +58,7 @@ async def test_figures_of_a_flow_without_queues_say_nothing_is_known(store):
         "task": "orders", "source": "hangzhou", "destination": "shanghai", "paused": False, "queues_by_state": {},
         "lag_messages": None, "lag_seconds": None, "copied_total": 0, "parked": 0, "rate_per_second": None, "error": "",
         "skipped_total": {"filtered": 0, "loop": 0, "refused": 0, "expired": 0, "history": 0},
-        "latency_ms": {"p50": None, "p99": None},
+        "latency_ms": {"p50": None, "p99": None}, "source_brokers": [], "uncopied_age_seconds": None,
     }
 
 
@@ -85,6 +87,20 @@ async def test_figures_add_up_over_queues_and_one_unknown_lag_makes_all_unknown(
     await store.set_pair_state(pair.pair_id, "blocked", "a ring")
     (figures,) = await store.flow_figures()
     assert (figures["queues_by_state"], figures["error"]) == ({"blocked": 1, "failed": 1}, "broken")
+
+
+async def test_what_is_not_copied_grows_older_while_nobody_looks(store):
+    _, pair = await put_assignments(store, 2)
+    one, two = await leased(store)
+    await store.save_progress([Progress(one.assignment_id, one.token, Checkpoint(), lag_seconds=50.0, lag_messages=1)])
+    (figures,) = await store.flow_figures()
+    assert (figures["uncopied_age_seconds"], figures["source_brokers"]) == (None, ["broker-a"])
+    await store.save_progress([Progress(two.assignment_id, two.token, Checkpoint(), lag_seconds=9.0, lag_messages=1)])
+    first = (await store.flow_figures())[0]["uncopied_age_seconds"]
+    await asyncio.sleep(0.05)
+    second = (await store.flow_figures())[0]["uncopied_age_seconds"]
+    assert 50.0 <= first < second < 60.0
+    assert isinstance(second, float)
 
 
 async def test_a_blocked_topic_without_queues_shows(store):

@@ -163,6 +163,18 @@ async def test_one_coordinator_at_a_time(store):
     assert not await store.hold_coordinator("c1", LEASE_SECONDS)
 
 
+async def test_leases_of_a_task_are_counted_also_after_it_was_deleted(store):
+    await put_assignments(store, 2)
+    one, two = await leased(store)
+    assert (await store.leased_count("orders"), await store.leased_count("other")) == (2, 0)
+    await store.delete_task("orders")
+    assert await store.leased_count("orders") == 2
+    await store.release(one.assignment_id, one.token, clean=True)
+    assert await store.leased_count("orders") == 1
+    await expire(store)
+    assert await store.leased_count("orders") == 0
+
+
 async def test_a_new_epoch_is_set_only_while_nobody_holds_the_lease(store):
     await put_assignments(store)
     (row,) = await leased(store)

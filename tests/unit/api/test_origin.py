@@ -24,5 +24,6 @@ async def test_with_a_token_the_token_decides(guarded):
 
 
 async def test_metrics_count_what_each_living_worker_holds(api):
+    api.coordinator.answer = []
     await api.store.worker_seen("w-1", {"assignments": 3})
     assert 'replicator_worker_assignments{worker="w-1"} 3.0' in (await api.ask("GET", "/metrics")).text

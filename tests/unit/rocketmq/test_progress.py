@@ -1,8 +1,10 @@
-"""Progress of groups: one table serves all queues of a start, and our own commits are seen at once."""
+"""Groups: one table serves all queues of a start, our own commits are seen at once, and a group goes with its progress."""
 
 from __future__ import annotations
 
 import asyncio
+
+import pytest
 
 from connectors.rocketmq.remoting.codes import RequestCode
 from replicator.core.record import MessageQueue
@@ -39,3 +41,22 @@ async def test_what_we_commit_ourselves_is_seen_at_once(connector, queue):
     assert await connector.consumer_offset("g", queue) is None
     await connector.publish_position("g", {queue: 5})
     assert await connector.consumer_offset("g", queue) == 5
+
+
+async def test_a_group_is_removed_from_every_broker_with_its_progress(connector, fake):
+    await connector.open()
+    queues = [MessageQueue(TOPIC, name, 0) for name in fake.brokers]
+    await connector.publish_position("g", dict.fromkeys(queues, 7))
+    await connector.publish_position("other", dict.fromkeys(queues, 8))
+    await connector.remove_group("g")
+    assert [set(broker.groups) & {"g", "other"} for broker in fake.brokers.values()] == [{"other"}, {"other"}]
+    assert [await connector.consumer_offset("g", one) for one in queues] == [None, None]
+    assert [await connector.consumer_offset("other", one) for one in queues] == [8, 8]
+    await connector.remove_group("g")
+
+
+@pytest.mark.parametrize(("configured", "seconds"), [("72", 259_200.0), ("", None), ("soon", None)])
+async def test_retention_is_what_the_broker_is_configured_to_keep(connector, fake, configured, seconds):
+    await connector.open()
+    fake.broker.config["fileReservedTime"] = configured
+    assert await connector.retention_seconds(fake.broker.name) == seconds
