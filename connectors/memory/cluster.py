@@ -104,6 +104,8 @@ class MemoryCluster:
         """What every append from now on says in ``Stored.weak``."""
         self.retention_seconds: float | None = None
         """How long brokers say they keep records; None: they do not say."""
+        self.settings: dict[str, dict[str, str]] = {broker_name: {"read_records_max": "32"} for broker_name in brokers}
+        """Of each broker, as ``TunesSource`` sees them."""
         self.faults = Faults()
         self.network_changed = Signal()
         self.logs: dict[MessageQueue, QueueLog] = {}

@@ -24,6 +24,7 @@ from replicator.core.errors import Fenced, NotConnected
 from replicator.core.record import AppendBatch, MessageQueue, OffsetRange, QueueSpread, TopicDescription
 
 BARRIER_TOPIC = f"{INTERNAL_TOPIC_PREFIX}barrier"
+TUNED_READ_RECORDS_MAX = 1024
 SILENCE_SECONDS = 3.0
 """How long a call waits for a cluster that neither answers nor refuses."""
 
@@ -40,7 +41,8 @@ class MemorySettings(BaseModel):
 
 
 class MemoryConnector:
-    """Implements ``Connector``, ``FencesSource``, ``ListsSenders``, ``TellsRetention`` and ``RemovesGroups``."""
+    """Implements ``Connector``, ``FencesSource``, ``ListsSenders``, ``TellsRetention``, ``RemovesGroups`` and
+    ``TunesSource``."""
 
     kind = "memory"
     reserved_properties: Collection[bytes] = frozenset()
@@ -160,6 +162,17 @@ class MemoryConnector:
         memory = await self._call("remove_group")
         for key in [key for key in memory.consumer_offsets if key[0] == group]:
             del memory.consumer_offsets[key]
+
+    async def plan_tuning(self) -> Mapping[str, Mapping[str, tuple[str, str]]]:
+        settings = (await self._call("plan_tuning")).settings
+        low = {name: of["read_records_max"] for name, of in settings.items() if int(of["read_records_max"]) < TUNED_READ_RECORDS_MAX}
+        return {broker_name: {"read_records_max": (now, str(TUNED_READ_RECORDS_MAX))} for broker_name, now in low.items()}
+
+    async def read_settings(self, broker_name: str) -> Mapping[str, str]:
+        return dict((await self._call("read_settings", broker_name)).settings[broker_name])
+
+    async def change_settings(self, broker_name: str, settings: Mapping[str, str]) -> None:
+        (await self._call("change_settings", broker_name)).settings[broker_name].update(settings)
 
     async def _call(self, name: str, broker_name: str | None = None) -> MemoryCluster:
         """Every request passes here: pace, planned errors, cuts."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from connectors.rocketmq.client.client import Client
@@ -25,6 +25,13 @@ APPEND_RECORDS_MAX = 4_000
 """5.x counts a batch in 16 bits; a few thousand is far from that (P§5)."""
 PROPERTIES_BYTES_SAFE = 32_000
 """4.8 to 5.3.3 append batch-level properties without a look at the 32,767 limit."""
+TUNED_PULL_LIMITS = {
+    "maxTransferCountOnMessageInMemory": 1024,
+    "maxTransferCountOnMessageInDisk": 1024,
+    "maxTransferBytesOnMessageInMemory": 1024 * 1024,
+    "maxTransferBytesOnMessageInDisk": 1024 * 1024,
+}
+"""What one pull returns at most on a tuned source. No more bytes than one append carries: a pull reserves its worst case."""
 TOPIC_READY_SECONDS_MAX = 15.0
 TOPIC_POLL_SECONDS = 0.05
 _RECORD_OVERHEAD_BYTES = stored_size("", 0, 0)
@@ -176,11 +183,19 @@ async def create_group(client: Client, broker_name: str, group: str) -> None:
     await client.ask(broker_name, headers.create_subscription_group({"groupName": group, "consumeEnable": True}))
 
 
-async def retention_seconds(client: Client, broker_name: str) -> float | None:
+def retention_seconds(settings: Mapping[str, str]) -> float | None:
     """``fileReservedTime``, in hours: files younger than that are deleted only when the disk fills up."""
-    config = bodies.read_properties_text((await client.ask(broker_name, headers.broker_config())).body)
-    hours = config.get("fileReservedTime", "")
+    hours = settings.get("fileReservedTime", "")
     return float(hours) * 3600 if hours.isdigit() else None
+
+
+def below_wanted(settings: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Pull limits that a broker has below what ``tune_source`` raises them to: {setting: (now, wanted)}."""
+    return {
+        name: (settings[name], str(wanted))
+        for name, wanted in TUNED_PULL_LIMITS.items()
+        if settings.get(name, "").isdigit() and int(settings[name]) < wanted
+    }
 
 
 async def first_at_or_after(

@@ -30,7 +30,8 @@ POSITIONS_TOGETHER = 64
 
 
 class RocketMQConnector:
-    """Implements ``Connector``, ``FencesSource``, ``ListsSenders``, ``TellsRetention`` and ``RemovesGroups``."""
+    """Implements ``Connector``, ``FencesSource``, ``ListsSenders``, ``TellsRetention``, ``RemovesGroups`` and
+    ``TunesSource``."""
 
     kind = "rocketmq"
     reserved_properties: Collection[bytes] = RESERVED_PROPERTIES
@@ -213,8 +214,25 @@ class RocketMQConnector:
     # TellsRetention
 
     async def retention_seconds(self, broker_name: str) -> float | None:
+        return admin.retention_seconds(await self.read_settings(broker_name))
+
+    # TunesSource
+
+    async def plan_tuning(self) -> Mapping[str, Mapping[str, tuple[str, str]]]:
+        found = {}
+        for broker_name in await self._broker_names():
+            settings = await self.read_settings(broker_name)
+            if below := admin.below_wanted(settings):
+                found[broker_name] = below
+        return found
+
+    async def read_settings(self, broker_name: str) -> Mapping[str, str]:
         with mapped(f"cluster {self.cluster}, broker {broker_name}, configuration"):
-            return await admin.retention_seconds(self._client, broker_name)
+            return bodies.read_properties_text((await self._client.ask(broker_name, headers.broker_config())).body)
+
+    async def change_settings(self, broker_name: str, settings: Mapping[str, str]) -> None:
+        with mapped(f"cluster {self.cluster}, broker {broker_name}, configuration"):
+            await self._client.ask(broker_name, headers.update_broker_config(settings))
 
     # RemovesGroups
 

@@ -109,8 +109,6 @@ def unavailable_in(spec: TaskSpec) -> list[Finding]:
         findings.append((("delayed",), f"ahead: {NOT_AVAILABLE}"))
     if spec.retry:
         findings.append((("retry",), f"true: {NOT_AVAILABLE}"))
-    if spec.tune_source:
-        findings.append((("tune_source",), f"true: {NOT_AVAILABLE}"))
     chosen = spec.progress.model_fields_set
     if "sync" in chosen and spec.progress.sync == "automatic":
         findings.append((("progress", "sync"), f"automatic: {NOT_AVAILABLE}"))

@@ -1,4 +1,5 @@
-"""What a deleted task leaves on the clusters: its read positions and its queue locks go with it, as far as they can be reached."""
+"""What a deleted task leaves on the clusters: its read positions, its queue locks and the settings it raised go with it, as far as
+they can be reached."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from tenacity import AsyncRetrying, retry_if_result, stop_after_delay, wait_fixe
 
 from replicator.coordinator.connections import Connections, Link
 from replicator.coordinator.declared import Declared
+from replicator.coordinator.tuning import restore
 from replicator.core.connector import FencesSource, RemovesGroups
 from replicator.core.errors import ReplicatorError
 from replicator.core.record import MessageQueue
@@ -39,11 +41,16 @@ async def clear(store: Store, connections: Connections, known: Declared, belongi
     """Returns, and records as an event, what had to stay and why. Begins when the workers have let go: until then they would make
     the group anew. Never raises for what a cluster can do."""
     left = []
+    others = [task for name, task in known.tasks.items() if name != belongings.task]
+    restored: set[str] = set()
     if not await _let_go(store, belongings.task):
         left.append(f"a worker still held queues of task {belongings.task} after {LET_GO_SECONDS_MAX:g} s")
     for flow in belongings.flows:
         try:
             link = await connections.get(known.cluster(flow.source), at_once=True)
+            if flow.source not in restored:
+                restored.add(flow.source)
+                left += await restore(store, belongings.task, link, others)
             await _remove_positions(store, link, flow)
             await _unlock(store, link, known, flow, belongings.assignments)
         except StoreUnavailable:

@@ -22,6 +22,7 @@ from replicator.coordinator.starting import Offsets
 from replicator.coordinator.survey import survey_flow
 from replicator.coordinator.topics import FlowRound, TopicReconciler
 from replicator.coordinator.troubles import WHOLE_FLOW, FlowKey, Trouble, Troubles
+from replicator.coordinator.tuning import Tuner
 from replicator.core.errors import NotConnected, Refused, ReplicatorError, Throttled, Unsafe
 from replicator.core.graph import GraphFlow
 from replicator.core.patterns import TopicRules
@@ -58,6 +59,7 @@ class Reconciler:
         self._connections = connections
         self._instance = instance
         self._topics = TopicReconciler(store, self.troubles)
+        self._tuner = Tuner(store)
         self._running: dict[str, asyncio.Task[None]] = {}
         self._starts: dict[str, tuple[int, Offsets]] = {}
         self._identified: dict[str, tuple[Link, float]] = {}
@@ -168,6 +170,7 @@ class Reconciler:
             await self._identify(world, source)
             await self._identify(world, destination)
             names = await source.topics()
+            await self._tuner.follow(task, source, world.declared.tasks.values())
             starts = await self._starts_of(flow, task, world.generations[flow.task], source, destination, bool(pairs))
         except NotConnected:
             await self._connections.lost(source)

@@ -249,6 +249,21 @@ class RemovesGroups(Protocol):
         ...
 
 
+@runtime_checkable
+class TunesSource(Protocol):
+    """Ability: the limits of a source's brokers to what one read returns can be raised while they run."""
+
+    async def plan_tuning(self) -> Mapping[str, Mapping[str, tuple[str, str]]]:
+        """{broker: {setting: (value now, value wanted)}} of what is below what the connector would like. Only reads."""
+        ...
+
+    async def read_settings(self, broker_name: str) -> Mapping[str, str]: ...
+
+    async def change_settings(self, broker_name: str, settings: Mapping[str, str]) -> None:
+        """Raises ``NotPermitted`` where the account may not."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class ConnectorContext:
     """What the engine hands to a factory besides the settings."""

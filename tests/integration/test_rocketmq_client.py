@@ -356,3 +356,19 @@ async def test_reader_and_sender_outlive_a_restart_of_the_broker(lab, connector)
     assert bodies == [b"after"]
 
 
+async def test_groups_go_retention_is_told_and_pull_limits_change_and_come_back(lab, connector):
+    (queue,) = await new_topic(connector, lab)
+    await connector.publish_position("replicator-unit-x", {queue: 0})
+    assert await connector.consumer_offset("replicator-unit-x", queue) == 0
+    for _ in range(2):
+        await connector.remove_group("replicator-unit-x")
+    assert await connector.consumer_offset("replicator-unit-x", queue) is None
+    retention = await connector.retention_seconds(queue.broker_name)
+    assert retention is not None
+    assert retention >= 3600.0
+    plan = (await connector.plan_tuning())[queue.broker_name]
+    assert plan["maxTransferCountOnMessageInMemory"] == ("32", "1024")
+    await connector.change_settings(queue.broker_name, {name: after for name, (_, after) in plan.items()})
+    assert await connector.plan_tuning() == {}
+    await connector.change_settings(queue.broker_name, {name: before for name, (before, _) in plan.items()})
+    assert (await connector.plan_tuning())[queue.broker_name] == plan

@@ -127,7 +127,6 @@ def test_one_way_over_several_files(tmp_path: Path) -> None:
         ("amount > 100", "amount >", "f.yaml:16: spec.filter: character 26: expected"),
         ("when-delivered", "ahead", "f.yaml:17: spec.delayed: ahead: not available in this version"),
         ("retry: false", "retry: true", "f.yaml:18: spec.retry: true: not available in this version"),
-        ("tune_source: false", "tune_source: true", "f.yaml:22: spec.tune_source: true: not available in this version"),
         ("sync: manual", "sync: automatic", "f.yaml:20: spec.progress.sync: automatic: not available"),
         ("sync: manual", "interval_seconds: 5", "f.yaml:20: spec.progress.interval_seconds: not available"),
         ("sync: manual", "groups: {}", "f.yaml:20: spec.progress.groups: not available"),

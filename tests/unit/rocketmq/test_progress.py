@@ -60,3 +60,16 @@ async def test_retention_is_what_the_broker_is_configured_to_keep(connector, fak
     await connector.open()
     fake.broker.config["fileReservedTime"] = configured
     assert await connector.retention_seconds(fake.broker.name) == seconds
+
+
+async def test_pull_limits_are_raised_where_they_are_lower_and_set_back(connector, fake):
+    await connector.open()
+    names = list(fake.brokers)
+    fake.brokers[names[1]].config |= {"maxTransferCountOnMessageInMemory": "2048", "maxTransferBytesOnMessageInMemory": "4194304"}
+    plan = await connector.plan_tuning()
+    assert plan == {names[0]: {
+        "maxTransferCountOnMessageInMemory": ("32", "1024"), "maxTransferBytesOnMessageInMemory": ("262144", "1048576"),
+    }}
+    await connector.change_settings(names[0], {name: after for name, (_, after) in plan[names[0]].items()})
+    assert (await connector.read_settings(names[0]))["maxTransferCountOnMessageInMemory"] == "1024"
+    assert await connector.plan_tuning() == {}
