@@ -1,6 +1,7 @@
 """Connector for Apache RocketMQ, open source, 4.4.0 to 5.x, over its remoting protocol."""
 
-from connectors.rocketmq.connector import RocketMQConnector, RocketMQFactory
+from connectors.rocketmq.connector import RocketMQConnector
+from connectors.rocketmq.factory import RocketMQFactory
 
 factory = RocketMQFactory()
 

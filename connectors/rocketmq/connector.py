@@ -78,7 +78,10 @@ class RocketMQConnector:
         with mapped(f"cluster {self.cluster}"):
             topics = await self._topic_names()
             brokers = await self._client.brokers()
-        return sorted(topic for topic in topics if is_user_topic(topic, brokers, self._client.cluster_names))
+        return sorted(topic for topic in topics if self._is_listed(topic, brokers))
+
+    def _is_listed(self, topic: str, brokers: Collection[str]) -> bool:
+        return is_user_topic(topic, brokers, self._client.cluster_names)
 
     async def _topic_names(self) -> set[str]:
         """Topics of this cluster's brokers; one name server may serve several clusters."""
@@ -151,9 +154,12 @@ class RocketMQConnector:
     def sender(self, broker_name: str) -> RocketMQSender:
         sender = self._senders.get(broker_name)
         if sender is None:
-            sender = self._senders[broker_name] = RocketMQSender(self._client, broker_name, self._instance, self.cluster)
+            sender = self._senders[broker_name] = self._make_sender(broker_name)
             sender.batch_bytes_max = self._batch_bytes_max
         return sender
+
+    def _make_sender(self, broker_name: str) -> RocketMQSender:
+        return RocketMQSender(self._client, broker_name, self._instance, self.cluster)
 
     async def write_barrier(self, broker_name: str, permit: SendPermit, timeout_seconds: float) -> None:
         where = f"cluster {self.cluster}, broker {broker_name}, barrier"
@@ -262,12 +268,3 @@ def _by_broker(queues: Collection[MessageQueue]) -> dict[str, list[headers.Queue
     for queue in queues:
         grouped.setdefault(queue.broker_name, []).append((queue.topic, queue.broker_name, queue.queue_id))
     return grouped
-
-
-class RocketMQFactory:
-    """See ``ConnectorFactory``."""
-
-    settings_model: type[RocketMQSettings] = RocketMQSettings
-
-    def __call__(self, settings: RocketMQSettings, context: ConnectorContext) -> RocketMQConnector:
-        return RocketMQConnector(settings, context)

@@ -79,7 +79,8 @@ class RocketMQSettings(_Model):
     name_servers: tuple[Address, ...] = ()
     name_server_url: str = ""
     cluster_name: str = ""
-    namespace: str = ""
+    namespace: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{0,100}$")] = ""
+    """Of RocketMQ 4.x: what clients write before the names of topics and groups."""
     access_key: SecretReference | None = None
     secret_key: SecretReference | None = None
     security_token: SecretReference | None = None
@@ -92,8 +93,6 @@ class RocketMQSettings(_Model):
             raise ValueError("give either name_servers or name_server_url")
         if (self.access_key is None) != (self.secret_key is None):
             raise ValueError("access_key and secret_key go together")
-        if self.namespace:
-            raise ValueError("namespace: not available in this version")
         return self
 
     def address(self) -> ClusterAddress:

@@ -10,7 +10,7 @@ from deploy.local import LocalCluster, start_clusters
 from tests.conformance.connectors.subject import ConnectorUnderTest, MemoryUnderTest
 
 HAS_ROCKETMQ = hasattr(importlib.import_module("connectors.rocketmq"), "factory")
-FAKE_KINDS = ["memory", "fake"] if HAS_ROCKETMQ else ["memory"]
+FAKE_KINDS = ["memory", "fake", "namespaced"] if HAS_ROCKETMQ else ["memory"]
 KINDS = [*FAKE_KINDS, pytest.param("rocketmq", marks=pytest.mark.rocketmq)] if HAS_ROCKETMQ else FAKE_KINDS
 
 
@@ -29,9 +29,11 @@ def make(kind: str, request: pytest.FixtureRequest) -> ConnectorUnderTest:
     if kind == "memory":
         return MemoryUnderTest()
     # Only here, so that the suite runs over memory in a tree without RocketMQ's connector.
-    from tests.conformance.connectors.rocketmq_subject import FakeUnderTest, RocketMQUnderTest
+    from tests.conformance.connectors.rocketmq_subject import FakeUnderTest, NamespacedUnderTest, RocketMQUnderTest
 
-    return FakeUnderTest() if kind == "fake" else RocketMQUnderTest(request.getfixturevalue("real_name_server"))
+    if kind == "rocketmq":
+        return RocketMQUnderTest(request.getfixturevalue("real_name_server"))
+    return NamespacedUnderTest() if kind == "namespaced" else FakeUnderTest()
 
 
 async def started(under_test: ConnectorUnderTest):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from connectors.rocketmq import factory
 from replicator.core.connector import Connector, ConnectorContext
@@ -50,6 +51,21 @@ class FakeUnderTest(ConnectorUnderTest):
 
     async def expire_head(self, queue: MessageQueue, min_offset: int) -> None:
         self._queue(queue).expire(min_offset)
+
+
+class NamespacedUnderTest(FakeUnderTest):
+    """One namespace of a cluster; what a test fills and counts are the topics as the broker knows them."""
+
+    kind = "namespaced"
+
+    def build(self, context: ConnectorContext) -> Connector:
+        return factory(factory.settings_model(name_servers=[self.fake.name_server], namespace="MQ_INST_1"), context)
+
+    def _queue(self, queue: MessageQueue) -> FakeQueue:
+        return super()._queue(replace(queue, topic=f"MQ_INST_1%{queue.topic}"))
+
+    async def produce(self, queue: MessageQueue, bodies: Sequence[bytes], properties: bytes = b"") -> None:
+        await super().produce(replace(queue, topic=f"MQ_INST_1%{queue.topic}"), bodies, properties)
 
 
 class RocketMQUnderTest(ConnectorUnderTest):

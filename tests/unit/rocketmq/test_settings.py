@@ -24,7 +24,7 @@ NAME_SERVERS = {"name_servers": ["127.0.0.1:9876"]}
         ({**NAME_SERVERS, "access_key": "plain", "secret_key": {"env": "A"}}, "must not stand in the file"),
         ({**NAME_SERVERS, "access_key": {"env": "A", "file": "b"}, "secret_key": {"env": "A"}}, "either env or file"),
         ({**NAME_SERVERS, "tls": {"enable": True}}, "enable"),
-        ({**NAME_SERVERS, "namespace": "ns"}, "not available in this version"),
+        ({**NAME_SERVERS, "namespace": "ns%"}, "namespace"),
         ({**NAME_SERVERS, "colour": "red"}, "colour"),
     ],
 )

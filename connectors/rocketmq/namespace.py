@@ -1,0 +1,111 @@
+"""Namespaces of RocketMQ 4.x: brokers know nothing of them, clients write ``<namespace>%`` before the names of topics and groups.
+
+Everything above this module sees the names as the applications of the namespace do. Our own topics and groups stand outside of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+
+from connectors.rocketmq.connector import RocketMQConnector
+from connectors.rocketmq.names import OWN_PREFIX, is_user_topic
+from connectors.rocketmq.settings import RocketMQSettings
+from connectors.rocketmq.sink import RocketMQSender
+from connectors.rocketmq.source import PullReader
+from replicator.core.connector import AppendOutcome, ClusterDescription, ConnectorContext, SendPermit
+from replicator.core.record import AppendBatch, MessageQueue, OffsetRange, QueueSpread, TopicDescription
+
+_GROUP_TOPIC_PREFIXES = ("%RETRY%", "%DLQ%")
+
+
+class Namespace:
+    """As RocketMQ's NamespaceUtil: the prefix stands behind ``%RETRY%`` and ``%DLQ%``, and is never written twice."""
+
+    def __init__(self, name: str) -> None:
+        self.prefix = f"{name}%"
+
+    def wired(self, name: str) -> str:
+        """The name a broker knows."""
+        kind = next((kind for kind in _GROUP_TOPIC_PREFIXES if name.startswith(kind)), "")
+        bare = name.removeprefix(kind)
+        return name if bare.startswith((self.prefix, OWN_PREFIX)) else f"{kind}{self.prefix}{bare}"
+
+    def bare(self, name: str) -> str:
+        kind = next((kind for kind in _GROUP_TOPIC_PREFIXES if name.startswith(kind)), "")
+        return kind + name.removeprefix(kind).removeprefix(self.prefix)
+
+    def wired_queue(self, queue: MessageQueue) -> MessageQueue:
+        return replace(queue, topic=self.wired(queue.topic))
+
+    def bare_queue(self, queue: MessageQueue) -> MessageQueue:
+        return replace(queue, topic=self.bare(queue.topic))
+
+
+class NamespacedSender(RocketMQSender):
+    namespace: Namespace
+
+    async def append(self, queue: MessageQueue, batch: AppendBatch, permit: SendPermit, timeout_seconds: float) -> AppendOutcome:
+        return await super().append(self.namespace.wired_queue(queue), batch, permit, timeout_seconds)
+
+    async def late_answer(self, queue: MessageQueue, timeout_seconds: float) -> AppendOutcome | None:
+        return await super().late_answer(self.namespace.wired_queue(queue), timeout_seconds)
+
+
+class NamespacedConnector(RocketMQConnector):
+    """A ``RocketMQConnector`` that sees one namespace of its cluster."""
+
+    def __init__(self, settings: RocketMQSettings, context: ConnectorContext) -> None:
+        super().__init__(settings, context)
+        self._namespace = Namespace(settings.namespace)
+
+    async def describe(self) -> ClusterDescription:
+        description = await super().describe()
+        return replace(description, record_overhead_bytes=description.record_overhead_bytes + len(self._namespace.prefix))
+
+    def _is_listed(self, topic: str, brokers: Collection[str]) -> bool:
+        prefix = self._namespace.prefix
+        return topic.startswith(prefix) and is_user_topic(topic.removeprefix(prefix), brokers, self._client.cluster_names)
+
+    async def list_topics(self) -> Sequence[str]:
+        return [self._namespace.bare(topic) for topic in await super().list_topics()]
+
+    async def describe_topic(self, topic: str) -> TopicDescription | None:
+        found = await super().describe_topic(self._namespace.wired(topic))
+        if found is None:
+            return None
+        return replace(found, name=topic, queues=tuple(self._namespace.bare_queue(queue) for queue in found.queues))
+
+    async def create_topic(self, description: TopicDescription, spread: Sequence[QueueSpread]) -> None:
+        await super().create_topic(replace(description, name=self._namespace.wired(description.name)), spread)
+
+    async def offset_range(self, queue: MessageQueue) -> OffsetRange:
+        return await super().offset_range(self._namespace.wired_queue(queue))
+
+    async def offset_at(self, queue: MessageQueue, timestamp_ms: int) -> int:
+        return await super().offset_at(self._namespace.wired_queue(queue), timestamp_ms)
+
+    async def consumer_offset(self, group: str, queue: MessageQueue) -> int | None:
+        return await super().consumer_offset(self._namespace.wired(group), self._namespace.wired_queue(queue))
+
+    async def publish_position(self, group: str, positions: Mapping[MessageQueue, int]) -> None:
+        wired = {self._namespace.wired_queue(queue): offset for queue, offset in positions.items()}
+        await super().publish_position(self._namespace.wired(group), wired)
+
+    async def remove_group(self, group: str) -> None:
+        await super().remove_group(self._namespace.wired(group))
+
+    def reader(self, queue: MessageQueue, offset: int, *, prefetch: bool = True) -> PullReader:
+        return super().reader(self._namespace.wired_queue(queue), offset, prefetch=prefetch)
+
+    def _make_sender(self, broker_name: str) -> RocketMQSender:
+        sender = NamespacedSender(self._client, broker_name, self._instance, self.cluster)
+        sender.namespace = self._namespace
+        return sender
+
+    async def lock_queues(self, group: str, holder: str, queues: Collection[MessageQueue]) -> set[MessageQueue]:
+        held = await super().lock_queues(group, holder, [self._namespace.wired_queue(queue) for queue in queues])
+        return {self._namespace.bare_queue(queue) for queue in held}
+
+    async def unlock_queues(self, group: str, holder: str, queues: Collection[MessageQueue]) -> None:
+        await super().unlock_queues(group, holder, [self._namespace.wired_queue(queue) for queue in queues])
