@@ -362,7 +362,8 @@ async def test_groups_go_retention_is_told_and_pull_limits_change_and_come_back(
     assert await connector.consumer_offset("replicator-unit-x", queue) == 0
     for _ in range(2):
         await connector.remove_group("replicator-unit-x")
-    assert await connector.consumer_offset("replicator-unit-x", queue) is None
+    # 4.4.0 takes the group away and keeps its offsets.
+    assert await connector.consumer_offset("replicator-unit-x", queue) == (0 if lab.version == "4.4.0" else None)
     retention = await connector.retention_seconds(queue.broker_name)
     assert retention is not None
     assert retention >= 3600.0

@@ -330,7 +330,8 @@ def create_subscription_group(config: Mapping[str, Any]) -> RemotingCommand:
 
 
 def delete_subscription_group(group: str, clean_offset: bool = False) -> RemotingCommand:
-    return _request(RequestCode.DELETE_SUBSCRIPTIONGROUP, groupName=group, cleanOffset=clean_offset)
+    """The offsets' flag has one name in 4.9 and another in 5.x; 4.4 knows neither and keeps them."""
+    return _request(RequestCode.DELETE_SUBSCRIPTIONGROUP, groupName=group, cleanOffset=clean_offset, removeOffset=clean_offset)
 
 
 def broker_config() -> RemotingCommand:
