@@ -9,9 +9,10 @@ from sqlalchemy import delete, insert, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from replicator.store import rules
 from replicator.store.driver import Database
 from replicator.store.identifiers import make_flow_id
-from replicator.store.port import ClusterRow, Conflict, Flow, TaskRow
+from replicator.store.port import ClusterRow, Flow, TaskRow
 from replicator.store.tables import assignments, clusters, flows, pairs, queue_maps, tasks
 
 
@@ -28,13 +29,12 @@ class Declarations:
                     )
                 ).scalar()
                 if other is not None:
-                    raise Conflict(f"cluster id {row.cluster_id} is already known as {other}, so {row.name} is the same cluster")
+                    raise rules.known_as_another(row.cluster_id, other, row.name)
             stored = (await connection.execute(select(clusters).where(clusters.c.name == row.name).with_for_update())).one_or_none()
             if stored is None:
                 await connection.execute(insert(clusters).values(name=row.name, cluster_id=row.cluster_id, **values))
                 return "created"
-            if row.cluster_id is not None and stored.cluster_id not in (None, row.cluster_id):
-                raise Conflict(f"cluster {row.name} has id {stored.cluster_id}, not {row.cluster_id}: it is another cluster now")
+            rules.refuse_another_id(row.name, stored.cluster_id, row.cluster_id)
             cluster_id = row.cluster_id or stored.cluster_id
             if (stored.connector, stored.region, stored.settings, stored.cluster_id) == (
                 row.connector, row.region, row.settings, cluster_id,
@@ -55,7 +55,7 @@ class Declarations:
             using = flows.c.deleted.is_(False) & or_(flows.c.source == name, flows.c.destination == name)
             task = (await connection.execute(select(flows.c.task).where(using).limit(1))).scalar()
             if task is not None:
-                raise Conflict(f"cluster {name} is used by task {task}")
+                raise rules.in_use(name, task)
             return (await connection.execute(delete(clusters).where(clusters.c.name == name))).rowcount > 0
 
     async def put_task(self, name: str, spec: dict[str, Any], flows: Sequence[tuple[str, str]]) -> str:
@@ -124,8 +124,7 @@ async def _change_task(
     connection: AsyncConnection, name: str, stored: dict[str, Any], spec: dict[str, Any], wanted: Sequence[tuple[str, str]]
 ) -> str:
     rows = await connection.execute(select(flows.c.source, flows.c.destination).where(flows.c.task == name, ~flows.c.deleted))
-    if {(row.source, row.destination) for row in rows} != set(wanted):
-        raise Conflict(f"the clusters and the mode of task {name} cannot change", hint="delete it, then apply it again")
+    rules.refuse_other_flows(name, {(row.source, row.destination) for row in rows}, wanted)
     if stored == spec:
         return "unchanged"
     await connection.execute(update(tasks).where(tasks.c.name == name).values(spec=spec, generation=tasks.c.generation + 1))
@@ -137,9 +136,7 @@ async def _require_clusters(connection: AsyncConnection, task: str, wanted: Sequ
     rows = await connection.execute(
         select(clusters.c.name).where(clusters.c.name.in_(names)).order_by(clusters.c.name).with_for_update(key_share=True, read=True)
     )
-    missing = sorted(names - {row.name for row in rows})
-    if missing:
-        raise Conflict(f"task {task} names clusters that are not declared: {', '.join(missing)}")
+    rules.refuse_undeclared(task, wanted, {row.name for row in rows})
 
 
 async def _add_flow(connection: AsyncConnection, task: str, source: str, destination: str) -> None:

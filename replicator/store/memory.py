@@ -6,27 +6,23 @@ Every method runs without awaiting in between, so each is a transaction of its o
 from __future__ import annotations
 
 import time
-import uuid
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from replicator.core.errors import Missing
 from replicator.core.record import MessageQueue
+from replicator.store import rules
 from replicator.store.identifiers import make_flow_id
 from replicator.store.limits import COORDINATOR_LEASE, EVENTS_PER_TASK_MAX
 from replicator.store.memory_figures import effective_state, flow_figures
 from replicator.store.memory_map import OffsetTable
-from replicator.store.merging import epoch_detail
+from replicator.store.memory_tables import StoredAssignment, StoredPair, StoredParked, Tables, TopicKey
 from replicator.store.port import (
     Assignment,
     Checkpoint,
     ClusterRow,
-    Conflict,
-    Duplicate,
     Event,
     Flow,
     Hole,
@@ -39,50 +35,6 @@ from replicator.store.port import (
     TopicPair,
 )
 
-TopicKey = tuple[str, str]
-
-
-@dataclass(slots=True)
-class _Pair:
-    row: TopicPair
-    last_task: str
-
-
-@dataclass(slots=True)
-class StoredAssignment:
-    row: Assignment
-    lease_until: float | None = None
-    revoked: bool = False
-    rate_per_second: float | None = None
-    latency_ms: tuple[float, float] | None = None
-    observed: float | None = None
-
-
-@dataclass(slots=True)
-class _Parked:
-    assignment_id: int
-    epoch: int
-    row: Parked
-
-
-@dataclass(slots=True)
-class _Tables:
-    identity: str = field(default_factory=lambda: uuid.uuid4().hex)
-    clusters: dict[str, ClusterRow] = field(default_factory=dict)
-    tasks: dict[str, TaskRow] = field(default_factory=dict)
-    flows: dict[str, Flow] = field(default_factory=dict)
-    flow_ids: set[str] = field(default_factory=set)
-    pairs: dict[int, _Pair] = field(default_factory=dict)
-    maps: dict[tuple[TopicKey, TopicKey], dict[str, list[MessageQueue]]] = field(default_factory=dict)
-    assignments: dict[int, StoredAssignment] = field(default_factory=dict)
-    offsets: dict[int, OffsetTable] = field(default_factory=lambda: defaultdict(OffsetTable))
-    duplicates: dict[int, set[Duplicate]] = field(default_factory=lambda: defaultdict(set))
-    parked: dict[int, _Parked] = field(default_factory=dict)
-    events: dict[str, list[Event]] = field(default_factory=lambda: defaultdict(list))
-    workers: dict[str, tuple[dict[str, Any], float]] = field(default_factory=dict)
-    leases: dict[str, tuple[str, float]] = field(default_factory=dict)
-    last_id: int = 0
-
 
 class MemoryStore:
     """``clock``: seconds since 1970, injectable. ``available = False`` is an outage: every method raises ``StoreUnavailable``;
@@ -91,7 +43,7 @@ class MemoryStore:
     def __init__(self, clock: Callable[[], float] = time.time, *, make_flow_id: Callable[[], str] = make_flow_id) -> None:
         self._clock = clock
         self._make_flow_id = make_flow_id
-        self._tables = _Tables()
+        self._tables = Tables()
         self._available = True
         self._up_since = clock()
 
@@ -105,7 +57,7 @@ class MemoryStore:
             self._up_since = self._clock()
         self._available = value
 
-    def _read(self) -> _Tables:
+    def _read(self) -> Tables:
         if not self._available:
             raise StoreUnavailable("the database cannot be reached: simulated outage")
         return self._tables
@@ -131,13 +83,12 @@ class MemoryStore:
         if row.cluster_id is not None:
             for other in clusters.values():
                 if other.cluster_id == row.cluster_id and other.name != row.name:
-                    raise Conflict(f"cluster id {row.cluster_id} is already known as {other.name}, so {row.name} is the same cluster")
+                    raise rules.known_as_another(row.cluster_id, other.name, row.name)
         stored = clusters.get(row.name)
         if stored is None:
             clusters[row.name] = deepcopy(row)
             return "created"
-        if row.cluster_id is not None and stored.cluster_id not in (None, row.cluster_id):
-            raise Conflict(f"cluster {row.name} has id {stored.cluster_id}, not {row.cluster_id}: it is another cluster now")
+        rules.refuse_another_id(row.name, stored.cluster_id, row.cluster_id)
         merged = replace(deepcopy(row), cluster_id=row.cluster_id or stored.cluster_id)
         if merged == stored:
             return "unchanged"
@@ -151,22 +102,20 @@ class MemoryStore:
         tables = self._read()
         for flow in tables.flows.values():
             if name in (flow.source, flow.destination):
-                raise Conflict(f"cluster {name} is used by task {flow.task}")
+                raise rules.in_use(name, flow.task)
         return tables.clusters.pop(name, None) is not None
 
     async def put_task(self, name: str, spec: dict[str, Any], flows: Sequence[tuple[str, str]]) -> str:
         tables = self._read()
         stored = tables.tasks.get(name)
         if stored is not None and not stored.deleted:
-            if {(flow.source, flow.destination) for flow in tables.flows.values() if flow.task == name} != set(flows):
-                raise Conflict(f"the clusters and the mode of task {name} cannot change", hint="delete it, then apply it again")
+            known = {(flow.source, flow.destination) for flow in tables.flows.values() if flow.task == name}
+            rules.refuse_other_flows(name, known, flows)
             if stored.spec == spec:
                 return "unchanged"
             tables.tasks[name] = TaskRow(name, deepcopy(spec), stored.generation + 1)
             return "changed"
-        missing = sorted({cluster for flow in flows for cluster in flow} - tables.clusters.keys())
-        if missing:
-            raise Conflict(f"task {name} names clusters that are not declared: {', '.join(missing)}")
+        rules.refuse_undeclared(name, flows, set(tables.clusters))
         tables.tasks[name] = TaskRow(name, deepcopy(spec), stored.generation + 1 if stored else 1)
         for source, destination in flows:
             flow_id = self._make_flow_id()
@@ -230,26 +179,25 @@ class MemoryStore:
         tables = self._read()
         flow = tables.flows.get(flow_id)
         if flow is None:
-            raise Conflict(f"flow {flow_id} does not exist any more")
+            raise rules.flow_is_gone(flow_id)
         source_id, destination_id = (self._cluster_id(name) for name in (flow.source, flow.destination))
         four = (source_id, source_topic, destination_id, destination_topic)
         pair = next((one for one in tables.pairs.values() if _claim(one.row) == four), None)
         if pair is None:
             row = TopicPair(self._new_id(), *four, flow_id, flow.task, flow.source, flow.destination)
-            pair = tables.pairs[row.pair_id] = _Pair(row, flow.task)
+            pair = tables.pairs[row.pair_id] = StoredPair(row, flow.task)
             tables.maps.setdefault(_map_key(row), {})
         elif pair.row.flow_id is None:
             pair.row = replace(pair.row, flow_id=flow_id, task=flow.task, source=flow.source, destination=flow.destination)
             pair.last_task = flow.task
         elif pair.row.flow_id != flow_id:
-            copied = f"topic {source_topic} of {flow.source} is already copied to {destination_topic} of {flow.destination}"
-            raise Conflict(f"{copied} by task {pair.row.task}", hint="exclude it there or here")
+            raise rules.already_copied(source_topic, flow.source, destination_topic, flow.destination, pair.row.task)
         return pair.row
 
     def _cluster_id(self, name: str) -> str:
         row = self._tables.clusters.get(name)
         if row is None or row.cluster_id is None:
-            raise Conflict(f"cluster {name} has no lasting id yet, so nothing can be claimed on it")
+            raise rules.not_marked(name)
         return row.cluster_id
 
     async def set_pair_state(self, pair_id: int, state: str, reason: str) -> None:
@@ -286,10 +234,10 @@ class MemoryStore:
                     known.setdefault(cluster_id, []).append(queue)
         return {key: list(value) for key, value in known.items()}
 
-    def _pair(self, pair_id: int) -> _Pair:
+    def _pair(self, pair_id: int) -> StoredPair:
         pair = self._tables.pairs.get(pair_id)
         if pair is None:
-            raise Conflict(f"topic pair {pair_id} does not exist any more")
+            raise rules.pair_is_gone(pair_id)
         return pair
 
     async def add_assignments(self, pair_id: int, rows: Sequence[NewAssignment]) -> int:
@@ -420,7 +368,7 @@ class MemoryStore:
         place = (assignment_id, epoch, row.source_offset)
         if all((one.assignment_id, one.epoch, one.row.source_offset) != place for one in parked.values()):
             parked_id = self._new_id()
-            parked[parked_id] = _Parked(assignment_id, epoch, replace(row, parked_id=parked_id, state="parked"))
+            parked[parked_id] = StoredParked(assignment_id, epoch, replace(row, parked_id=parked_id, state="parked"))
 
     async def runs(
         self,
@@ -448,12 +396,10 @@ class MemoryStore:
     ) -> None:
         stored = self._read().assignments.get(assignment_id)
         if stored is None:
-            raise Missing(f"assignment {assignment_id} does not exist")
-        if stored.lease_until is not None and stored.lease_until > self._clock():
-            raise Conflict(f"assignment {assignment_id} is leased to {stored.row.holder}", hint="pause it first")
+            raise rules.assignment_is_gone(assignment_id)
+        is_leased = stored.lease_until is not None and stored.lease_until > self._clock()
         checkpoint = stored.row.checkpoint or Checkpoint()
-        if epoch <= checkpoint.epoch:
-            raise Conflict(f"assignment {assignment_id} is in epoch {checkpoint.epoch}: {epoch} is not a later one")
+        rules.refuse_epoch(assignment_id, epoch, checkpoint.epoch, stored.row.holder if is_leased else None)
         skipped = dict(checkpoint.skipped_total)
         if given_up is not None:
             count = self._tables.offsets[assignment_id].give_up(given_up)
@@ -466,8 +412,7 @@ class MemoryStore:
         stored.row = replace(
             stored.row, token=stored.row.token + 1, checkpoint=fresh, state="starting", error="", lag_messages=None, lag_seconds=None
         )
-        detail = epoch_detail(assignment_id, epoch, examined_through, reason, given_up)
-        message = f"epoch {epoch} begins at source offset {examined_through}: {reason}"
+        message, detail = rules.epoch_event(assignment_id, epoch, examined_through, reason, given_up)
         await self.record_event(self._tables.pairs[stored.row.pair_id].last_task, "epoch", message, detail)
 
     async def parked(self, task: str) -> Sequence[tuple[Assignment, Parked]]:

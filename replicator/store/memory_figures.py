@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from replicator.core.task import STATES
 from replicator.store.limits import FIGURES_SECONDS_MAX, SKIP_REASONS, STICKY_STATES
+from replicator.store.memory_tables import StoredAssignment
 from replicator.store.port import Checkpoint, Flow, TopicPair
-
-if TYPE_CHECKING:
-    from replicator.store.memory import StoredAssignment
 
 
 def effective_state(stored: StoredAssignment, pair: TopicPair, flow: Flow, now: float) -> str:

@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from replicator.store.port import Hole, Run
 
@@ -81,11 +81,3 @@ def merge(stored: Sequence[Segment], new: Sequence[Segment]) -> Change:
         [segment for segment in current if segment not in before],
         [segment.start for segment in stored if segment not in after and segment.start not in starts],
     )
-
-
-def epoch_detail(assignment_id: int, epoch: int, examined_through: int, reason: str, given_up: Hole | None) -> dict[str, Any]:
-    """What the event of a new epoch carries."""
-    lost = None if given_up is None else {"epoch": given_up.epoch, "source_start": given_up.source_start, "length": given_up.length}
-    return {
-        "assignment_id": assignment_id, "epoch": epoch, "examined_through": examined_through, "reason": reason, "given_up": lost,
-    }  # fmt: skip

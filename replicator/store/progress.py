@@ -16,10 +16,10 @@ from typing import Any, Literal
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from replicator.core.errors import Missing
+from replicator.store import rules
 from replicator.store.driver import Database
-from replicator.store.merging import Segment, epoch_detail, free_of, hole_segment, merge, run_segment
-from replicator.store.port import Checkpoint, Conflict, Hole, Progress
+from replicator.store.merging import Segment, free_of, hole_segment, merge, run_segment
+from replicator.store.port import Checkpoint, Hole, Progress
 
 _LOCK = text("""
     SELECT a.assignment_id FROM assignments a
@@ -171,11 +171,8 @@ class ProgressWrites:
         async with self._database.begin() as connection:
             row = (await connection.execute(_LOCK_FOR_EPOCH, {"assignment_id": assignment_id})).one_or_none()
             if row is None:
-                raise Missing(f"assignment {assignment_id} does not exist")
-            if row.leased:
-                raise Conflict(f"assignment {assignment_id} is leased to {row.holder}", hint="pause it first")
-            if epoch <= row.epoch:
-                raise Conflict(f"assignment {assignment_id} is in epoch {row.epoch}: {epoch} is not a later one")
+                raise rules.assignment_is_gone(assignment_id)
+            rules.refuse_epoch(assignment_id, epoch, row.epoch, row.holder if row.leased else None)
             await connection.execute(_NEW_TOKEN, {"assignment_id": assignment_id})
             skipped = {}
             if given_up is not None:
@@ -183,9 +180,8 @@ class ProgressWrites:
                 skipped[given_up.reason] = row.skipped_total.get(given_up.reason, 0) + count
             values = {"epoch": epoch, "examined_through": examined_through, "skipped": json.dumps(skipped)}
             await connection.execute(_NEW_EPOCH, {"assignment_id": assignment_id, **values})
-            message = f"epoch {epoch} begins at source offset {examined_through}: {reason}"
-            detail = json.dumps(epoch_detail(assignment_id, epoch, examined_through, reason, given_up))
-            await connection.execute(_EPOCH_EVENT, {"assignment_id": assignment_id, "message": message, "detail": detail})
+            message, detail = rules.epoch_event(assignment_id, epoch, examined_through, reason, given_up)
+            await connection.execute(_EPOCH_EVENT, {"assignment_id": assignment_id, "message": message, "detail": json.dumps(detail)})
 
 
 async def _save(connection: AsyncConnection, items: Sequence[Progress]) -> None:

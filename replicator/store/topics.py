@@ -10,8 +10,9 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from replicator.core.record import MessageQueue
+from replicator.store import rules
 from replicator.store.driver import Database
-from replicator.store.port import Assignment, Conflict, NewAssignment, TopicPair
+from replicator.store.port import Assignment, NewAssignment, TopicPair
 from replicator.store.rows import ASSIGNMENTS, PAIRS, pair_of, read_assignments
 from replicator.store.tables import assignments, clusters, flows, pairs, progress, queue_map_entries, queue_maps
 
@@ -25,7 +26,7 @@ class Topics:
                 await connection.execute(select(flows).where(flows.c.flow_id == flow_id, ~flows.c.deleted).with_for_update(read=True))
             ).one_or_none()
             if flow is None:
-                raise Conflict(f"flow {flow_id} does not exist any more")
+                raise rules.flow_is_gone(flow_id)
             source_id, destination_id = await _cluster_ids(connection, flow.source, flow.destination)
             four = {
                 "source_cluster_id": source_id, "source_topic": source_topic,
@@ -41,8 +42,7 @@ class Topics:
                 await connection.execute(update(pairs).where(pairs.c.pair_id == row.pair_id).values(**taken))
                 row = (await connection.execute(query)).one()
             if row.flow_id != flow_id:
-                copied = f"topic {source_topic} of {flow.source} is already copied to {destination_topic} of {flow.destination}"
-                raise Conflict(f"{copied} by task {row.task}", hint="exclude it there or here")
+                raise rules.already_copied(source_topic, flow.source, destination_topic, flow.destination, row.task)
             return pair_of(row)
 
     async def set_pair_state(self, pair_id: int, state: str, reason: str) -> None:
@@ -75,7 +75,7 @@ class Topics:
             locked = select(queue_maps.c.map_id).join(pairs, pairs.c.map_id == queue_maps.c.map_id).where(pairs.c.pair_id == pair_id)
             map_id = (await connection.execute(locked.with_for_update(of=queue_maps))).scalar()
             if map_id is None:
-                raise Conflict(f"topic pair {pair_id} does not exist any more")
+                raise rules.pair_is_gone(pair_id)
             known = await _read_map(connection, map_id)
             rows = []
             for cluster_id, wanted in queues.items():
@@ -107,7 +107,7 @@ class Topics:
         async with self._database.begin() as connection:
             pair = select(pairs.c.pair_id).where(pairs.c.pair_id == pair_id).with_for_update(read=True)
             if (await connection.execute(pair)).scalar() is None:
-                raise Conflict(f"topic pair {pair_id} does not exist any more")
+                raise rules.pair_is_gone(pair_id)
             statement = upsert(assignments).values(values).on_conflict_do_nothing(constraint="assignments_source_queue")
             added = (await connection.execute(statement.returning(assignments.c.assignment_id))).scalars().all()
             if added:
@@ -129,7 +129,7 @@ async def _cluster_ids(connection: AsyncConnection, source: str, destination: st
     ids = {row.name: row.cluster_id for row in rows}
     for name in (source, destination):
         if ids.get(name) is None:
-            raise Conflict(f"cluster {name} has no lasting id yet, so nothing can be claimed on it")
+            raise rules.not_marked(name)
     return ids[source], ids[destination]
 
 

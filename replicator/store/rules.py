@@ -1,0 +1,73 @@
+"""What both stores refuse, in the same words, and what both write into an event."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from replicator.core.errors import Missing
+from replicator.store.port import Conflict, Hole
+
+
+def known_as_another(cluster_id: str, other: str, name: str) -> Conflict:
+    return Conflict(f"cluster id {cluster_id} is already known as {other}, so {name} is the same cluster")
+
+
+def refuse_another_id(name: str, stored: str | None, given: str | None) -> None:
+    if given is not None and stored not in (None, given):
+        raise Conflict(f"cluster {name} has id {stored}, not {given}: it is another cluster now")
+
+
+def in_use(cluster: str, task: str) -> Conflict:
+    return Conflict(f"cluster {cluster} is used by task {task}")
+
+
+def refuse_other_flows(task: str, stored: set[tuple[str, str]], wanted: Sequence[tuple[str, str]]) -> None:
+    if stored != set(wanted):
+        raise Conflict(f"the clusters and the mode of task {task} cannot change", hint="delete it, then apply it again")
+
+
+def refuse_undeclared(task: str, flows: Sequence[tuple[str, str]], declared: set[str]) -> None:
+    missing = sorted({name for flow in flows for name in flow} - declared)
+    if missing:
+        raise Conflict(f"task {task} names clusters that are not declared: {', '.join(missing)}")
+
+
+def flow_is_gone(flow_id: str) -> Conflict:
+    return Conflict(f"flow {flow_id} does not exist any more")
+
+
+def pair_is_gone(pair_id: int) -> Conflict:
+    return Conflict(f"topic pair {pair_id} does not exist any more")
+
+
+def not_marked(cluster: str) -> Conflict:
+    return Conflict(f"cluster {cluster} has no lasting id yet, so nothing can be claimed on it")
+
+
+def already_copied(source_topic: str, source: str, destination_topic: str, destination: str, task: str | None) -> Conflict:
+    copied = f"topic {source_topic} of {source} is already copied to {destination_topic} of {destination}"
+    return Conflict(f"{copied} by task {task}", hint="exclude it there or here")
+
+
+def assignment_is_gone(assignment_id: int) -> Missing:
+    return Missing(f"assignment {assignment_id} does not exist")
+
+
+def refuse_epoch(assignment_id: int, epoch: int, current: int, leased_to: str | None) -> None:
+    """``leased_to``: who holds a lease that has not run out."""
+    if leased_to is not None:
+        raise Conflict(f"assignment {assignment_id} is leased to {leased_to}", hint="pause it first")
+    if epoch <= current:
+        raise Conflict(f"assignment {assignment_id} is in epoch {current}: {epoch} is not a later one")
+
+
+def epoch_event(
+    assignment_id: int, epoch: int, examined_through: int, reason: str, given_up: Hole | None
+) -> tuple[str, dict[str, Any]]:
+    """Message and detail."""
+    lost = None if given_up is None else {"epoch": given_up.epoch, "source_start": given_up.source_start, "length": given_up.length}
+    detail = {
+        "assignment_id": assignment_id, "epoch": epoch, "examined_through": examined_through, "reason": reason, "given_up": lost,
+    }  # fmt: skip
+    return f"epoch {epoch} begins at source offset {examined_through}: {reason}", detail
