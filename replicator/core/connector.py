@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from replicator.core.groups import GroupMembers, GroupSettings, OffsetWritten
 from replicator.core.record import (
     AppendBatch,
     MessageQueue,
@@ -246,6 +247,45 @@ class RemovesGroups(Protocol):
 
     async def remove_group(self, group: str) -> None:
         """From every broker. Idempotent. Raises ``NotConnected``, ``NotPermitted``, ``Refused``."""
+        ...
+
+
+@runtime_checkable
+class KeepsProgress(Protocol):
+    """Ability: consumer groups whose progress is an offset for each queue, readable and writable from outside.
+
+    Reads may be as old as the clients' own commit interval (RocketMQ: 5 s). All raise ``NotConnected``, ``NotPermitted``,
+    ``Throttled``, ``Refused``."""
+
+    async def group_offsets(self, topics: Collection[str]) -> Mapping[str, Mapping[MessageQueue, int]]:
+        """{group: {queue: offset}} of every group that ever committed in one of these topics; never an invented zero. One request
+        a broker, however many groups; asks the brokers, not a cache. Pseudo-groups and our own are in it: ``core`` leaves them out."""
+        ...
+
+    async def group_settings(self) -> Mapping[str, GroupSettings]:
+        """Of every group that was set up, system groups included. One request a broker."""
+        ...
+
+    async def create_group(self, settings: GroupSettings) -> None:
+        """On every broker that does not have it; an existing one is left as it is. Idempotent."""
+        ...
+
+    async def set_group_consumable(self, group: str, consumable: bool) -> None:
+        """Whether members may consume at all, on every broker; other settings stay. Idempotent."""
+        ...
+
+    async def group_members(self, group: str) -> GroupMembers:
+        """Over all brokers, asked now."""
+        ...
+
+    async def can_reset_exactly(self, broker_name: str) -> bool:
+        """True where a running group's offset can be set to an exact value (RocketMQ from 5.2 on, by its configuration)."""
+        ...
+
+    async def write_offsets(self, group: str, offsets: Mapping[MessageQueue, int], *, running: bool) -> Sequence[OffsetWritten]:
+        """Writes each and reads it back. ``running``: members may be online, so only an exact reset will do; a queue whose broker has
+        none is refused, never approximated. The group has to exist. One answer a queue, in the order given; a queue whose broker
+        cannot be reached is refused with that reason. Cancelled half-way, some queues are written: read ``group_offsets``."""
         ...
 
 
