@@ -15,7 +15,7 @@ from connectors.rocketmq.remoting.command import RemotingCommand
 from connectors.rocketmq.remoting.message import PROPERTIES_BYTES_MAX, stored_size
 from connectors.rocketmq.sink import BATCH_BYTES_MAX
 from replicator.core.connector import BrokerDescription, ClusterDescription
-from replicator.core.errors import NotConnected
+from replicator.core.errors import NotConnected, Refused
 from replicator.core.record import MessageQueue, OffsetRange, QueueSpread, TopicDescription
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ TUNED_PULL_LIMITS = {
 """What one pull returns at most on a tuned source. No more bytes than one append carries: a pull reserves its worst case."""
 TOPIC_READY_SECONDS_MAX = 15.0
 TOPIC_POLL_SECONDS = 0.05
+VERSION_LOWEST = (4, 4, 0)
+"""Older brokers lack request codes and record fields that copying rests on."""
 _RECORD_OVERHEAD_BYTES = stored_size("", 0, 0)
 _ORDER_NAMESPACE = "ORDER_TOPIC_CONFIG"
 _PUT_KV_CONFIG = 100
@@ -42,7 +44,7 @@ assert PROPERTIES_BYTES_SAFE < PROPERTIES_BYTES_MAX
 
 
 async def describe_cluster(client: Client, cluster: str) -> ClusterDescription:
-    """Asks every master; one that does not answer is a ``NotConnected`` with its name."""
+    """Asks every master; one that does not answer is a ``NotConnected`` with its name, one that is too old a ``Refused``."""
     found: list[BrokerDescription] = []
     size_max = BATCH_BYTES_MAX
     warnings: list[str] = []
@@ -50,6 +52,8 @@ async def describe_cluster(client: Client, cluster: str) -> ClusterDescription:
         began = time.perf_counter()
         runtime = bodies.read_runtime_info((await client.ask(name, headers.broker_runtime_info())).body)
         elapsed_ms = (time.perf_counter() - began) * 1000
+        version = runtime.get("brokerVersionDesc", "unknown")
+        _refuse_old(cluster, name, version)
         config: dict[str, str] = {}
         try:
             config = bodies.read_properties_text((await client.ask(name, headers.broker_config())).body)
@@ -58,7 +62,7 @@ async def describe_cluster(client: Client, cluster: str) -> ClusterDescription:
         size_max = min(size_max, int(config.get("maxMessageSize", str(BATCH_BYTES_MAX))))
         filters = {"true": True, "false": False}.get(config.get("enablePropertyFilter", ""))
         found.append(
-            BrokerDescription(name, await client.master_address(name), runtime.get("brokerVersionDesc", "unknown"), filters, elapsed_ms)
+            BrokerDescription(name, await client.master_address(name), version, filters, elapsed_ms)
         )
         if filters is False:
             warnings.append(f"broker {name}: enablePropertyFilter is off, so consumers cannot filter by origin tag with SQL92")
@@ -67,6 +71,17 @@ async def describe_cluster(client: Client, cluster: str) -> ClusterDescription:
     return ClusterDescription(
         tuple(found), size_max, APPEND_RECORDS_MAX, PROPERTIES_BYTES_SAFE, _RECORD_OVERHEAD_BYTES, tuple(warnings)
     )
+
+
+def _refuse_old(cluster: str, broker_name: str, version: str) -> None:
+    """``version`` as the broker says it (``V4_3_2``, ``V5_0_0_SNAPSHOT``); one that cannot be read passes."""
+    numbers = tuple(int(part) for part in version.removeprefix("V").split("_")[:3] if part.isdigit())
+    if len(numbers) == len(VERSION_LOWEST) and numbers < VERSION_LOWEST:
+        lowest = ".".join(map(str, VERSION_LOWEST))
+        raise Refused(
+            f"cluster {cluster}, broker {broker_name}: RocketMQ {'.'.join(map(str, numbers))} is not supported",
+            hint=f"upgrade its brokers to {lowest} or newer",
+        )
 
 
 async def describe_topic(client: Client, topic: str) -> TopicDescription | None:

@@ -190,6 +190,8 @@ async def _identify(before: Declared, plan: Plan, links: Mapping[str, Link]) -> 
     plans = {one.cluster.name: one for one in plan.clusters}
     for name, link in links.items():
         row = before.rows.get(name)
+        if name in plans and plans[name].result != UNCHANGED:
+            await link.ask(link.connector.describe())  # What cannot be replicated with is refused before anything is written to it.
         found = await read_id(link)
         refuse_other_cluster(name, row.cluster_id if row else None, found, ids)
         if found is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
+from sqlalchemy import URL, make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -17,6 +18,7 @@ STATEMENT_SECONDS_MAX = 8.0
 COMMAND_SECONDS_MAX = 10.0
 """Limit of one statement as seen from here: larger, so that the server's comes first unless the network is silent."""
 POOL_SECONDS_MAX = 5.0
+POSTGRES_PORT = 5432
 POOL_SIZE = 5
 POOL_OVERFLOW = 5
 CONNECTION_AGE_SECONDS_MAX = 1800
@@ -69,8 +71,9 @@ def _constraint(error: DBAPIError) -> str:
 
 
 @contextmanager
-def wrapped_errors() -> Iterator[None]:
-    """Trouble that passes -> ``StoreUnavailable``; a violated claim -> ``Conflict``; anything else is our bug and goes on up."""
+def wrapped_errors(url: str) -> Iterator[None]:
+    """Trouble that passes -> ``StoreUnavailable``, naming the database but not its password; a violated claim -> ``Conflict``;
+    anything else is our bug and goes on up."""
     try:
         yield
     except IntegrityError as error:
@@ -83,21 +86,28 @@ def wrapped_errors() -> Iterator[None]:
         passing = code[:2] in _PASSING_CLASSES or code in _PASSING_CODES
         if not (passing or error.connection_invalidated or (not code and isinstance(error, (OperationalError, InterfaceError)))):
             raise
-        raise StoreUnavailable(f"the database cannot be used now: {error.orig}") from error
+        raise StoreUnavailable(f"the database {where_of(url)} cannot be used now: {error.orig}") from error
     except (OSError, PoolTimeout) as error:
         # OSError includes the builtin TimeoutError: connect and command time-outs of asyncpg.
-        raise StoreUnavailable(f"the database cannot be reached: {error or type(error).__name__}") from error
+        raise StoreUnavailable(f"the database {where_of(url)} cannot be reached: {str(error) or type(error).__name__}") from error
+
+
+def where_of(url: str) -> str:
+    """``host:port/name``."""
+    parsed: URL = make_url(url)
+    return f"{parsed.host or 'localhost'}:{parsed.port or POSTGRES_PORT}/{parsed.database or ''}"
 
 
 class Database:
     """One engine; ``begin`` gives a transaction with driver errors wrapped."""
 
     def __init__(self, url: str) -> None:
+        self._url = url
         self._engine = make_engine(url)
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:
-        with wrapped_errors():
+        with wrapped_errors(self._url):
             async with self._engine.begin() as connection:
                 yield connection
 

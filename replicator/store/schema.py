@@ -66,7 +66,7 @@ async def _migrate(url: str, action: Callable[[Config], None]) -> None:
 
     engine = create_async_engine(url, poolclass=NullPool, hide_parameters=True, connect_args={"timeout": CONNECT_SECONDS_MAX})
     try:
-        with wrapped_errors():
+        with wrapped_errors(url):
             async with engine.begin() as connection:
                 await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
                 await connection.run_sync(run)

@@ -11,8 +11,11 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from tests.acceptance.command import run_command
 
 READY_SECONDS_MAX = 60.0
 STOP_SECONDS_MAX = 10.0
@@ -25,7 +28,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def cluster_yaml(name: str, name_servers: str) -> str:
+def cluster_yaml(name: str, name_servers: str, *settings: str) -> str:
+    """``settings``: further lines of its ``spec.rocketmq``."""
+    more = "".join(f"    {line}\n" for line in settings)
     return f"""apiVersion: replicator/v1
 kind: Cluster
 metadata: {{name: {name}}}
@@ -33,7 +38,7 @@ spec:
   connector: rocketmq
   rocketmq:
     name_servers: ["{name_servers}"]
-"""
+{more}"""
 
 
 class ReplicatorProcess:
@@ -105,6 +110,42 @@ class ReplicatorProcess:
                 time.sleep(1.0)  # The figures are saved once a second: the second look has to be a newer one.
         return status
 
+    def flows(self) -> list[dict[str, Any]]:
+        return [flow for task in self.status()["tasks"] for flow in task["flows"]]
+
+    def wait_flow(
+        self, what: str, is_so: Callable[[dict[str, Any]], bool], timeout_seconds: float, *, source: str = ""
+    ) -> dict[str, Any]:
+        """Waits until a flow (of ``source``, where given) is as ``is_so`` wants it, and returns it."""
+        deadline = time.monotonic() + timeout_seconds
+        flows: list[dict[str, Any]] = []
+        while True:
+            try:
+                flows = [flow for flow in self.flows() if source in ("", flow["source"])]
+            except (OSError, urllib.error.URLError):
+                flows = []
+            for flow in flows:
+                if is_so(flow):
+                    return flow
+            if time.monotonic() > deadline:
+                raise AssertionError(f"not {what} after {timeout_seconds:.0f} s: {json.dumps(flows)[:4000]}\n{self.tail()}")
+            time.sleep(POLL_SECONDS)
+
+    def command(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        """A command that asks this process."""
+        return run_command(*arguments, environment={"REPLICATOR_URL": f"http://127.0.0.1:{self.port}"})
+
+    def answer_of(self, *arguments: str) -> Any:
+        """The JSON a command prints; fails where it does not end well."""
+        done = self.command(*arguments, "-o", "json")
+        assert done.returncode == 0, done.stdout + done.stderr
+        return json.loads(done.stdout)
+
+    def assert_no_traceback(self) -> None:
+        """What went wrong outside must not look like a mistake of ours."""
+        text = self.log.read_text(errors="replace")
+        assert "Traceback" not in text, text[max(0, text.index("Traceback") - 1000):][:6000]
+
     def wait_topic(self, witness: Any, name_servers: str, topic: str, timeout_seconds: float = 30.0) -> None:
         """Waits until the replicator has created a topic."""
         deadline = time.monotonic() + timeout_seconds
@@ -157,4 +198,9 @@ spec:
 
 TWO_WAY = """  mode: two-way
   clusters: [hangzhou, shanghai]
+"""
+
+ONE_WAY = """  mode: one-way
+  source: {source}
+  destinations: [{destination}]
 """

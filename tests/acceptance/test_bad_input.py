@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.acceptance.command import refused
+from tests.acceptance.command import run_command as replicator
 from tests.acceptance.process import free_port
-
-COMMAND_SECONDS_MAX = 60
 
 GOOD = """apiVersion: replicator/v1
 kind: Cluster
@@ -51,23 +48,6 @@ WRONG = [
     pytest.param("start: earliest", "start: earliest\n  delayed: ahead", "not available in this version", id="feature of a later version"),
     pytest.param("start: earliest", "start: earliest\n  retry: true", "not available in this version", id="switch of a later version"),
 ]
-
-
-def replicator(*arguments: str | Path, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """A coordinator the caller's environment names is none of these tests' business."""
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("REPLICATOR_")}
-    return subprocess.run(
-        [sys.executable, "-m", "replicator", *map(str, arguments)],
-        capture_output=True, text=True, timeout=COMMAND_SECONDS_MAX, env=clean | (environment or {}), check=False,
-    )
-
-
-def refused(result: subprocess.CompletedProcess[str], code: int) -> str:
-    """What was said, after checking how it ended."""
-    assert result.returncode == code, result.stdout + result.stderr
-    assert "Traceback" not in result.stdout + result.stderr
-    assert result.stderr.strip()
-    return result.stderr
 
 
 @pytest.fixture

@@ -42,6 +42,7 @@ class FakeBroker(AdminHandlers, FakeServer):
         self.name = name
         self.cluster_name = cluster_name
         self.modern = modern
+        self.version_name = MODERN_VERSION if modern else OLD_VERSION
         self.topics: dict[str, FakeTopic] = {}
         self.groups: dict[str, dict[str, Any]] = {}
         self.consumer_offsets: dict[tuple[str, str], dict[int, int]] = {}
@@ -71,10 +72,6 @@ class FakeBroker(AdminHandlers, FakeServer):
             RequestCode.SEND_BATCH_MESSAGE: self._send,
             **self.admin_handlers(),
         })  # fmt: skip
-
-    @property
-    def version_name(self) -> str:
-        return MODERN_VERSION if self.modern else OLD_VERSION
 
     def connection_closed(self, connection: Connection) -> None:
         for table in (self.producers, self.consumers):

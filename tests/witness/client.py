@@ -30,11 +30,13 @@ class Witness:
     """Official producers, consumers and administration for any number of clusters, named by their name servers.
 
     Every method blocks until done and may be called from several threads at once; :meth:`submit` starts a command and
-    returns its future. *keys* of message ``i`` are ``<prefix>-<i>``, and its body begins with the same text.
+    returns its future. *keys* of message ``i`` are ``<prefix>-<i>``, and its body begins with the same text. With an
+    *account* (access key, secret key) every request is signed.
     """
 
-    def __init__(self, version: str = DEFAULT_VERSION) -> None:
+    def __init__(self, version: str = DEFAULT_VERSION, account: tuple[str, str] | None = None) -> None:
         self.version = version
+        self._account = [f"-Dwitness.accessKey={account[0]}", f"-Dwitness.secretKey={account[1]}"] if account else []
         self.system_properties: frozenset[str] = frozenset()
         self._ids = itertools.count()
         self._lock = threading.Lock()
@@ -48,7 +50,7 @@ class Witness:
         home = self._folder.name
         self._errors = Path(home, "errors.log").open("wb")
         command = [java_tool("java"), *MEMORY, "-XX:+UseSerialGC", "-XX:-UsePerfData", f"-Duser.home={home}", f"-Drocketmq.home.dir={home}"]
-        command += ["-cp", witness_class_path(self.version), "witness.Main"]
+        command += [*self._account, "-cp", witness_class_path(self.version), "witness.Main"]
         # The witness ends when its input does, so it cannot outlive us however we end.
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, start_new_session=True

@@ -141,7 +141,7 @@ final class Admin {
         PrintStream before = System.out;
         try (PrintStream capture = new PrintStream(printed, true, StandardCharsets.UTF_8)) {
             System.setOut(capture);
-            MQAdminStartup.main0(words.toArray(new String[0]), null);
+            MQAdminStartup.main0(words.toArray(new String[0]), Clients.signer());
         } finally {
             System.setOut(before);
         }

@@ -7,6 +7,8 @@ import java.util.List;
 import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.atomic.AtomicInteger;
+import org.apache.rocketmq.acl.common.AclClientRPCHook;
+import org.apache.rocketmq.acl.common.SessionCredentials;
 import org.apache.rocketmq.client.ClientConfig;
 import org.apache.rocketmq.client.consumer.DefaultMQPullConsumer;
 import org.apache.rocketmq.client.exception.MQClientException;
@@ -18,6 +20,7 @@ import org.apache.rocketmq.common.compression.CompressionType;
 import org.apache.rocketmq.common.message.Message;
 import org.apache.rocketmq.common.message.MessageExt;
 import org.apache.rocketmq.common.message.MessageQueue;
+import org.apache.rocketmq.remoting.RPCHook;
 import org.apache.rocketmq.tools.admin.DefaultMQAdminExt;
 
 /** The official clients, one of each kind for each cluster, started on first use and kept. */
@@ -30,6 +33,13 @@ final class Clients {
     private final Map<String, DefaultMQAdminExt> admins = new ConcurrentHashMap<>();
     private final AtomicInteger instances = new AtomicInteger();
 
+    /** Signs requests with the account the witness was started with; null without one. */
+    static RPCHook signer() {
+        String accessKey = System.getProperty("witness.accessKey");
+        return accessKey == null ? null
+            : new AclClientRPCHook(new SessionCredentials(accessKey, System.getProperty("witness.secretKey")));
+    }
+
     /** Without its own instance name a client would share the connections, and so the cluster, of another. */
     <C extends ClientConfig> C configured(C client, String nameServers) {
         client.setNamesrvAddr(nameServers);
@@ -41,7 +51,7 @@ final class Clients {
     /** A producer that compresses with the named method (ZLIB, LZ4, ZSTD), or not at all where that is null. */
     DefaultMQProducer producer(String nameServers, String compression) {
         return producers.computeIfAbsent(nameServers + "/" + compression, key -> {
-            DefaultMQProducer producer = configured(new DefaultMQProducer("witness-producers"), nameServers);
+            DefaultMQProducer producer = configured(new DefaultMQProducer("witness-producers", signer()), nameServers);
             producer.setSendMsgTimeout(SEND_TIMEOUT_MS);
             producer.setCompressMsgBodyOverHowmuch(compression == null ? Integer.MAX_VALUE : COMPRESS_OVER_BYTES);
             if (compression != null) {
@@ -53,7 +63,7 @@ final class Clients {
 
     TransactionMQProducer transactionProducer(String nameServers) {
         return (TransactionMQProducer) producers.computeIfAbsent(nameServers + "/transaction", key -> {
-            TransactionMQProducer producer = configured(new TransactionMQProducer("witness-transactions"), nameServers);
+            TransactionMQProducer producer = configured(new TransactionMQProducer("witness-transactions", signer()), nameServers);
             producer.setSendMsgTimeout(SEND_TIMEOUT_MS);
             producer.setTransactionListener(new Decisions());
             return started(producer);
@@ -62,7 +72,7 @@ final class Clients {
 
     DefaultMQPullConsumer reader(String nameServers, boolean decompresses) {
         return readers.computeIfAbsent(nameServers + "/" + decompresses, key -> {
-            DefaultMQPullConsumer reader = configured(new DefaultMQPullConsumer("witness-readers"), nameServers);
+            DefaultMQPullConsumer reader = configured(new DefaultMQPullConsumer("witness-readers", signer()), nameServers);
             reader.setDecodeDecompressBody(decompresses);
             try {
                 reader.start();
@@ -75,7 +85,7 @@ final class Clients {
 
     DefaultMQAdminExt admin(String nameServers) {
         return admins.computeIfAbsent(nameServers, key -> {
-            DefaultMQAdminExt admin = configured(new DefaultMQAdminExt(), nameServers);
+            DefaultMQAdminExt admin = configured(new DefaultMQAdminExt(signer()), nameServers);
             try {
                 admin.start();
             } catch (MQClientException problem) {

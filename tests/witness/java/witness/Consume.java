@@ -73,7 +73,7 @@ final class Consume {
     /** Reads at most count messages from where the group stands (or the start), and commits behind exactly those. */
     Object take(JSONObject arguments) throws Exception {
         DefaultMQPullConsumer consumer =
-            clients.configured(new DefaultMQPullConsumer(arguments.getString("group")), arguments.getString("name_servers"));
+            clients.configured(new DefaultMQPullConsumer(arguments.getString("group"), Clients.signer()), arguments.getString("name_servers"));
         consumer.start();
         try (Rows rows = new Rows(arguments)) {
             for (MessageQueue queue : clients.queues(arguments)) {
@@ -131,7 +131,7 @@ final class Consume {
         Running(Clients clients, JSONObject arguments) throws Exception {
             this.arguments = arguments;
             consumer =
-                clients.configured(new DefaultMQPushConsumer(arguments.getString("group")), arguments.getString("name_servers"));
+                clients.configured(new DefaultMQPushConsumer(arguments.getString("group"), Clients.signer()), arguments.getString("name_servers"));
             consumer.setPersistConsumerOffsetInterval(PERSIST_EVERY_MS);
             consumer.setConsumeFromWhere(arguments.getBooleanValue("from_first", true)
                 ? ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET : ConsumeFromWhere.CONSUME_FROM_LAST_OFFSET);
