@@ -84,11 +84,19 @@ def _refuse_old(cluster: str, broker_name: str, version: str) -> None:
         )
 
 
+async def require_brokers(client: Client) -> None:
+    """Brokers that stop take their topics with them: a name server without any broker says nothing about topics and marks.
+    Raises ``Unreachable``."""
+    if not await client.brokers(fresh=True):
+        raise Unreachable("name servers", "no broker of the cluster is registered")
+
+
 async def describe_topic(client: Client, topic: str) -> TopicDescription | None:
     """From the route (which queues exist and may be read) and one master's own configuration (what kind of topic it is)."""
     brokers = await client.brokers()
     route = await client.route(topic)
     if route is None:
+        await require_brokers(client)
         return None
     queues: list[MessageQueue] = []
     readable = writable = True

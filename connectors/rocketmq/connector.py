@@ -84,7 +84,14 @@ class RocketMQConnector:
         return is_user_topic(topic, brokers, self._client.cluster_names)
 
     async def _topic_names(self) -> set[str]:
-        """Topics of this cluster's brokers; one name server may serve several clusters."""
+        """Topics of this cluster's brokers; one name server may serve several clusters. Raises ``Unreachable`` without brokers."""
+        names = await self._listed_topics()
+        if not names:
+            await admin.require_brokers(self._client)
+            names = await self._listed_topics()
+        return names
+
+    async def _listed_topics(self) -> set[str]:
         await self._client.brokers()
         names: set[str] = set()
         for cluster in self._client.cluster_names:
