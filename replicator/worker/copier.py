@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from replicator.core.connector import AppendOutcome, NotStored, QueueReader, Stored, Unknown
 from replicator.core.errors import Fenced, HistoryChanged, NotConnected, Refused, ReplicatorError, Throttled
-from replicator.core.record import AppendBatch
+from replicator.core.record import AppendBatch, RecordBatch
 from replicator.core.stamping import Decided, Stamper
 from replicator.store.port import Assignment, Progress, Store, StoreUnavailable
 from replicator.worker.fence import Permit
@@ -32,9 +32,10 @@ from replicator.worker.limits import (
     LATE_ANSWER_SECONDS,
     LATENCY_SAMPLES_MAX,
     PARKED_IN_ROW_MAX,
+    PROOF_AGE_SECONDS_MAX,
     REPLAY_COPIES_MAX,
 )
-from replicator.worker.recovery import CopyFinder, last_true_run, verify_source
+from replicator.worker.recovery import CopyFinder, last_true_run, verify_examined, verify_source
 
 
 class DestinationChanged(NotConnected):
@@ -63,6 +64,7 @@ class Copier:
         self._save = save
         self._sender = flow.destination.sender(assignment.destination_queue.broker_name)
         self._verified_sender = ""
+        self._proven_at = float("-inf")
         self._permit: Permit | None = None
         self._stamper: Stamper | None = None
         self._stopping = False
@@ -264,6 +266,7 @@ class Copier:
             self._observe(batch.max_offset - position, batch.store_timestamps_ms[0] if len(batch) else None)
             if batch.next_offset == position:
                 return
+            await self._prove_source(batch)
             decided = self._stamper.decide(batch, position)
             self.own_tags_kept_total += decided.own_tags_kept
             if self.journal.beyond:
@@ -274,6 +277,14 @@ class Copier:
             self._observe(batch.max_offset - decided.examined_through, batch.store_timestamps_ms[-1] if len(batch) else None)
         finally:
             reader.release(batch)
+
+    async def _prove_source(self, batch: RecordBatch) -> None:
+        """Where the last read is too long ago, a batch counts only if what was examined before it still stands there after it was
+        read. Raises ``HistoryChanged``."""
+        now = asyncio.get_running_loop().time()
+        if now - self._proven_at > PROOF_AGE_SECONDS_MAX:
+            await verify_examined(self.flow.source, self.assignment.source_queue, self.journal.checkpoint.identity, batch.min_offset)
+        self._proven_at = now
 
     def _observe(self, lag: int, store_timestamp_ms: int | None) -> None:
         self.read_at = time.monotonic()

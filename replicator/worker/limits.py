@@ -31,6 +31,10 @@ LEASE_SECONDS = 5.0
 LEASE_RENEW_SECONDS = 1.0
 LEASES_PER_ROUND_MAX = 500
 
+PROOF_AGE_SECONDS_MAX = 1.0
+"""How old the proof of the source's history may be when records are examined: a topic deleted, created again and filled beyond our
+position while a read waits for records answers it as if nothing had happened."""
+
 SAVE_INTERVAL_SECONDS = 1.0
 FIGURES_INTERVAL_SECONDS = 5.0
 """Unchanged assignments report their lag this often; figures older than 15 s count as unknown."""

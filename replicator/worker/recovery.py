@@ -148,7 +148,12 @@ async def verify_source(source: Connector, queue: MessageQueue, position: int, i
             f"{where}: the queue ends at offset {bounds.max_offset}, but {position} was examined: truncated or created anew",
             hint="look at the source, then: replicator resume TASK --from-offset O",
         )
-    if identity is None or identity.queue_offset < bounds.min_offset:
+    return await verify_examined(source, queue, identity, bounds.min_offset)
+
+
+async def verify_examined(source: Connector, queue: MessageQueue, identity: RecordIdentity | None, lowest_kept: int) -> bool:
+    """Does the last examined record still stand where it stood? As ``verify_source``, for bounds known already."""
+    if identity is None or identity.queue_offset < lowest_kept:
         return False
     reader = source.reader(queue, identity.queue_offset, prefetch=False)
     try:
@@ -163,7 +168,7 @@ async def verify_source(source: Connector, queue: MessageQueue, position: int, i
         return False
     if found != identity:
         raise HistoryChanged(
-            f"{where}: offset {identity.queue_offset} holds another record than the one examined "
+            f"cluster {source.cluster}, queue {queue}: offset {identity.queue_offset} holds another record than the one examined "
             f"(stored at {found.store_timestamp_ms} instead of {identity.store_timestamp_ms} ms)",
             hint="the queue was truncated, created anew, restored or swapped; look at it, then: replicator resume TASK --from-offset O",
         )
