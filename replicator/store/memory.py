@@ -406,7 +406,7 @@ class MemoryStore:
             skipped[given_up.reason] = skipped.get(given_up.reason, 0) + count
         fresh = replace(
             checkpoint, epoch=epoch, examined_through=examined_through, identity=None, seen={}, confirmed_source_offset=-1,
-            skipped_total=skipped,
+            confirmed_destination_offset=-1, skipped_total=skipped,
         )
         stored.lease_until = None
         stored.row = replace(

@@ -347,8 +347,9 @@ class Store(Protocol):
     async def set_epoch(
         self, assignment_id: int, epoch: int, examined_through: int, reason: str, *, given_up: Hole | None = None
     ) -> None:
-        """A person's way out of a history stop: new epoch, reading goes on at examined_through. Only while not leased (Conflict),
-        and only to a later epoch (Conflict). Fences the last holder off and records an event. ``given_up``: kept as a hole, as far
+        """A person's way out of a history stop: new epoch, reading goes on at examined_through, and no copy is confirmed in it yet (a
+        copy of an earlier epoch is nothing to verify this one by). Only while not leased (Conflict), and only to a later epoch
+        (Conflict). Fences the last holder off and records an event. ``given_up``: kept as a hole, as far
         as no copy is recorded there, and counted among what was skipped."""
         ...
 

@@ -134,7 +134,8 @@ _LOCK_FOR_EPOCH = text("""
 _NEW_TOKEN = text("UPDATE assignments SET token = token + 1, lease_until = NULL WHERE assignment_id = :assignment_id")
 
 _NEW_EPOCH = text("""
-    UPDATE progress SET has_checkpoint = true, epoch = :epoch, examined_through = :examined_through, confirmed_source_offset = -1,
+    UPDATE progress SET has_checkpoint = true, epoch = :epoch, examined_through = :examined_through,
+        confirmed_source_offset = -1, confirmed_destination_offset = -1,
         identity_offset = NULL, identity_store_timestamp_ms = NULL, identity_commit_log_offset = NULL, identity_body_crc = NULL,
         seen = '{}', state = 'starting', error = '', lag_messages = NULL, lag_seconds = NULL,
         skipped_total = skipped_total || CAST(:skipped AS jsonb)
