@@ -27,7 +27,8 @@ def mapped(where: str) -> Iterator[None]:
         if kind is Kind.MOVED:
             raise NotConnected(f"{where}: {error}") from error
         if error.concerns_credentials:
-            raise NotPermitted(f"{where}: {error}", hint="give the replicator's account this right") from error
+            hint = "give the replicator's account this right" if error.concerns_rights else "check access_key and secret_key of the cluster"
+            raise NotPermitted(f"{where}: {error}", hint=hint) from error
         if kind in (Kind.MISSING, Kind.NOT_FOUND):
             raise NotFound(f"{where}: {error}") from error
         raise Refused(f"{where}: {error}") from error

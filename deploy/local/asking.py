@@ -11,6 +11,8 @@ UPDATE_BROKER_CONFIG = 25
 GET_BROKER_RUNTIME_INFO = 28
 GET_BROKER_CLUSTER_INFO = 106
 SUCCESS = 0
+SYSTEM_ERROR, NO_PERMISSION = 1, 16
+"""How 4.x and 5.x brokers answer somebody without an account, where they want one."""
 CLIENT_VERSION = 401
 ANSWER_SECONDS_MAX = 3.0
 
@@ -57,13 +59,13 @@ def is_listening(address: str) -> bool:
 
 
 def is_broker_ready(address: str, broker_name: str, name_server: str) -> bool:
-    """True when the name server's route shows the broker at that address, and it answers there."""
+    """True when the name server's route shows the broker at that address, and it answers there, if only that it wants an account."""
     try:
         code, routes = ask(name_server, GET_BROKER_CLUSTER_INFO)
         # The body is not strict JSON (number keys stand unquoted), so look for the two strings only.
         if code != SUCCESS or f'"{broker_name}"'.encode() not in routes or f'"{address}"'.encode() not in routes:
             return False
-        return ask(address, GET_BROKER_RUNTIME_INFO)[0] == SUCCESS
+        return ask(address, GET_BROKER_RUNTIME_INFO)[0] in (SUCCESS, SYSTEM_ERROR, NO_PERMISSION)
     except OSError:
         return False
 

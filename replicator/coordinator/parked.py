@@ -104,6 +104,7 @@ async def _send(source: Link, destination: Link, queue: MessageQueue, record: Re
     packed = b"".join(name + b"\x01" + value + b"\x02" for name, value in pairs)
     batch = AppendBatch([record.body], [packed], [record.flag], record.encoding, record.born_timestamp_ms, 0)
     sender = destination.connector.sender(queue.broker_name)
+    await in_time(sender.connect(), destination.cluster.name, CALL_SECONDS_MAX)
     try:
         outcome = await asyncio.wait_for(sender.append(queue, batch, _ByHand(), SEND_SECONDS_MAX), SEND_SECONDS_MAX * 2)
     except TimeoutError:

@@ -29,3 +29,9 @@ class Answered(Exception):
         if kind_of(self.code) is Kind.PERMISSION:
             return True
         return self.code == ResponseCode.SYSTEM_ERROR and any(word in self.remark for word in _CREDENTIAL_WORDS)
+
+    @property
+    def concerns_rights(self) -> bool:
+        """Of those: True where the account was recognised and lacks a right, as "No default permission for x", "Need admin permission
+        for request code" or "has no permission to access"; False where the key or its secret was not accepted."""
+        return self.concerns_credentials and " permission " in self.remark
