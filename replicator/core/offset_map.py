@@ -196,6 +196,21 @@ class _Holes:
         return ((self.starts[i], self.ends[i], self._reasons[self._codes[i]]) for i in range(len(self.starts)))
 
 
+_HoleRead = tuple[int, int, int, str]
+"""(epoch it was read in, start, end, reason)"""
+
+
+def _last_read(rows: Sequence[_HoleRead]) -> list[tuple[int, int, str]]:
+    """Disjoint and ascending. A message read again after a change of history may be left out for another reason: the last counts."""
+    answering: list[tuple[int, int, str]] = []
+    for epoch in sorted({row[0] for row in rows}, reverse=True):
+        answered = Intervals((start, end) for start, end, _ in answering)
+        for _, start, end, reason in (row for row in rows if row[0] == epoch):
+            answering.extend((first, last, reason) for first, last in answered.gaps(start, end))
+        answering.sort()
+    return answering
+
+
 def _sweep(segments: Sequence[Segment]) -> Iterator[tuple[int, int, list[int]]]:
     """(left, length, every right offset of it ascending) for segments ascending by left that may overlap."""
     active: list[Segment] = []
@@ -297,16 +312,16 @@ class OffsetMap:
         _refuse_overlaps((self._lowest, self._seconds, *self._ghosts.values()))
 
     def _order_holes(self, holes: Iterable[HoleRow]) -> None:
-        live: list[tuple[int, int, str]] = []
-        past: dict[int, list[tuple[int, int, str]]] = {}
+        live: list[_HoleRead] = []
+        past: dict[int, list[_HoleRead]] = {}
         for hole in holes:
             if hole.epoch not in self._histories:
                 raise ContradictoryMap(f"a hole of epoch {hole.epoch}, which is not declared")
             for owner, is_present, start, length in self._histories.place(hole.epoch, hole.source_start, hole.length):
                 rows = live if is_present else past.setdefault(owner, [])
-                rows.append((start, start + length, hole.reason))
-        self._holes = _Holes(sorted(live))
-        self._past_holes = {epoch: _Holes(sorted(rows)) for epoch, rows in past.items()}
+                rows.append((hole.epoch, start, start + length, hole.reason))
+        self._holes = _Holes(_last_read(live))
+        self._past_holes = {epoch: _Holes(_last_read(rows)) for epoch, rows in past.items()}
 
     def _find_unlisted(self, live: Sequence[Segment]) -> Iterator[tuple[int, int]]:
         copied = ((segment.left, segment.left + segment.length) for segment in live)

@@ -74,7 +74,7 @@ class Model:
         self.holes.append(Hole(self.epoch, self.examined, count, reason))
         for offset in range(self.examined, self.examined + count):
             self.seen.add(self.message(offset))
-            self.reasons.setdefault(self.message(offset), reason)
+            self.reasons[self.message(offset)] = reason
         self._examine(count)
 
     def forget(self, count: int) -> None:
@@ -246,6 +246,14 @@ def test_a_given_up_range_is_history():
     mapped = OffsetMap([Run(1, 0, 0, 10), Run(2, 20, 10, 5)], epochs=[Epoch(1), Epoch(2, 10, 20)], examined_through=25)
     assert mapped.to_destination(12) == Absent("history")
     assert mapped.first_copy_at_or_after(12) == Found(10, 2)
+
+
+def test_a_message_that_was_read_twice_has_the_reason_of_the_last_reading():
+    holes = [Hole(1, 0, 10, "filtered"), Hole(2, 3, 2, "refused")]
+    mapped = OffsetMap([], holes=holes, epochs=[Epoch(1), Epoch(2, 8, 3)], examined_through=5)
+    assert [mapped.to_destination(offset).reason for offset in (2, 3, 4, 5)] == ["filtered", "refused", "refused", "filtered"]
+    assert list(mapped.holes()) == [(0, 3, "filtered"), (3, 5, "refused"), (5, 8, "filtered")]
+    assert mapped.to_destination(9, epoch=1) == Absent("filtered")
 
 
 def test_one_record_cannot_be_a_copy_of_two_messages():
