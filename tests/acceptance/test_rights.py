@@ -50,10 +50,10 @@ class Case:
 def source_rights(case: Case) -> Rights:
     """Reading, its queue locks, and its position under its own group."""
     topic = f"Topic:{case.topic}"
-    groups: Rights = {f"Group:{group}": ["Sub"] for group in ("replicator-reader", case.position_group, case.lock_group)}
+    groups: Rights = {f"Group:{group}": ["Sub"] for group in ("replicator-reader", case.position_group)}
     if isinstance(case.source, AccessControl1):
         return {topic: ["Sub"], **groups}
-    return {topic: ["Sub", "Get"], **groups, "Cluster:*": ["Get"]}
+    return {topic: ["Sub", "Get"], **groups, f"Group:{case.lock_group}": ["Sub"]}
 
 
 def destination_rights(case: Case) -> Rights:
