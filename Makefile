@@ -11,7 +11,7 @@ FAST_TESTS := tests/unit tests/protocol tests/tidy tests/simulation tests/confor
 # $(call need,PROGRAM,WAY OUT): one line instead of a shell error further down.
 need = @command -v $(1) >/dev/null || { echo "make: $(1) is not installed: $(2)" >&2; exit 1; }
 
-.PHONY: help setup demo test test-fast lint type bench kills simulate clean java
+.PHONY: help setup demo test test-long test-fast lint type bench kills simulate clean java
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,8 +32,11 @@ java:
 demo: $(STAMP) java  ## two real RocketMQ clusters on this machine and a two-way task between them
 	$(BIN)/python -m deploy.local.demo
 
-test: lint type java  ## everything: lint, types and every test
-	$(BIN)/python -m pytest
+test: lint type java  ## lint, types and all tests but the long ones
+	$(BIN)/python -m pytest -m "not long"
+
+test-long: $(STAMP) java  ## what takes minutes on real parts: rights, disks, every history change
+	$(BIN)/python -m pytest -m long
 
 test-fast: $(STAMP)  ## what needs neither Java nor Postgres
 	$(BIN)/python -m pytest $(FAST_TESTS) -m "not rocketmq and not postgres"
@@ -45,8 +48,10 @@ lint: $(STAMP)  ## ruff and the layering rules
 type: $(STAMP)  ## mypy, strict
 	$(BIN)/mypy
 
-bench: $(STAMP) java  ## how fast one flow copies
+bench: $(STAMP) java  ## CPU and rate of a drained backlog, latency at a steady rate
+	$(BIN)/python -m tests.benchmarks.bench_worker
 	$(BIN)/python -m tests.benchmarks.bench_copy
+	$(BIN)/python -m tests.benchmarks.bench_latency
 
 kills: $(STAMP) java  ## 50 rounds of kill -9 during traffic on real clusters
 	REPLICATOR_KILL_ROUNDS=50 $(BIN)/python -m pytest -s tests/acceptance/test_kill.py

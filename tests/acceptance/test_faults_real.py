@@ -82,7 +82,13 @@ def set_warning_level(witness, address: str, percent: int) -> None:
     assert "success" in said, said
 
 
-@pytest.mark.parametrize(("side", "graceful"), [("destination", False), ("source", True)], ids=["destination-killed", "source-stopped"])
+@pytest.mark.parametrize(
+    ("side", "graceful"),
+    [
+        pytest.param("destination", False, id="destination-killed"),
+        pytest.param("source", True, marks=pytest.mark.long, id="source-stopped"),
+    ],
+)
 def test_a_broker_restarted_during_traffic(rough_clusters, witness, one_way, traffic, side, graceful) -> None:
     source, destination = rough_clusters
     process, topic = one_way(f"restart-{side}")
@@ -103,6 +109,7 @@ def test_a_broker_restarted_during_traffic(rough_clusters, witness, one_way, tra
     process.assert_no_traceback()
 
 
+@pytest.mark.long
 def test_name_servers_away_for_a_while(rough_clusters, witness, one_way, traffic) -> None:
     """Known brokers go on being used; what is sent meanwhile arrives meanwhile."""
     source, destination = rough_clusters
@@ -169,6 +176,7 @@ def wait_until_refusing(witness, cluster, topic: str) -> None:
         time.sleep(0.5)
 
 
+@pytest.mark.long
 def test_a_full_destination_disk(rough_clusters, witness, one_way, topic_name) -> None:
     source, destination = rough_clusters
     process, topic = one_way("disk")

@@ -37,7 +37,7 @@ def keys_from(rows, first: str) -> list[str]:
     return [row.keys for row in rows if row.keys.startswith(first)]
 
 
-@pytest.mark.parametrize("new", [COPIED // 2, COPIED * 2], ids=["shorter", "longer"])
+@pytest.mark.parametrize("new", [pytest.param(COPIED // 2, marks=pytest.mark.long, id="shorter"), pytest.param(COPIED * 2, id="longer")])
 def test_a_topic_deleted_and_created_again(rough_clusters, witness, one_way, new) -> None:
     """Found where fewer messages than were copied stand there, and where more do."""
     source, destination = rough_clusters
@@ -91,7 +91,7 @@ def test_accepting_the_loss_goes_on_behind_what_stands_there(rough_clusters, wit
     process.assert_no_traceback()
 
 
-@pytest.mark.parametrize("on_history_change", ["stop", "continue"])
+@pytest.mark.parametrize("on_history_change", ["stop", pytest.param("continue", marks=pytest.mark.long)])
 def test_messages_expired_before_they_were_read(rough_clusters, witness, one_way, on_history_change) -> None:
     source, destination = rough_clusters
     process, topic = one_way("expired", f"on_history_change: {on_history_change}", queues=1)

@@ -16,7 +16,7 @@ from tests.acceptance.process import ONE_WAY, cluster_yaml, free_port, task_yaml
 from tests.acceptance.truth import assert_copied_exactly
 from tests.witness.client import Witness
 
-pytestmark = [pytest.mark.rocketmq, pytest.mark.postgres, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.long, pytest.mark.rocketmq, pytest.mark.postgres, pytest.mark.timeout(180)]
 OLD, NEW = "chengdu", "kunming"
 MARKS = {OLD: "replicator-id-chengdu", NEW: "replicator-id-kunming"}
 BARRIER_TOPIC = "replicator-barrier"
