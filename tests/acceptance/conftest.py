@@ -2,33 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from deploy.local import LocalCluster, start_clusters, stop_clusters
-from tests.acceptance.process import ONE_WAY, ReplicatorProcess, cluster_yaml, task_yaml
+from tests.acceptance.process import ReplicatorProcess, cluster_yaml, task_yaml
+from tests.acceptance.process import one_way as spec_of_one_way
 from tests.integration.conftest import PATIENT, topic_name, two_clusters, witness
 
 __all__ = ["topic_name", "two_clusters", "witness"]
 
 
-@pytest.fixture
-def replicator(tmp_path: Path):
-    """Makes a process from YAML documents; whatever is left of it ends with the test."""
+@contextmanager
+def _processes(folder: Path) -> Iterator[Callable[..., ReplicatorProcess]]:
     made: list[ReplicatorProcess] = []
 
     def make(*documents: str, name: str = "data", **options: object) -> ReplicatorProcess:
-        file = tmp_path / f"{name}.yaml"
+        file = folder / f"{name}.yaml"
         file.write_text("---\n".join(documents))
-        process = ReplicatorProcess(file, tmp_path / name, **options)  # type: ignore[arg-type]
+        process = ReplicatorProcess(file, folder / name, **options)  # type: ignore[arg-type]
         made.append(process)
         return process
 
-    yield make
-    for process in made:
-        process.end()
+    try:
+        yield make
+    finally:
+        for process in made:
+            process.end()
+
+
+@pytest.fixture
+def replicator(tmp_path: Path):
+    """Makes a process from YAML documents; whatever is left of it ends with the test."""
+    with _processes(tmp_path) as make:
+        yield make
+
+
+@pytest.fixture(scope="module")
+def module_replicator(tmp_path_factory: pytest.TempPathFactory):
+    """As ``replicator``, for a process that all tests of a module share."""
+    with _processes(tmp_path_factory.mktemp("replicator")) as make:
+        yield make
 
 
 @pytest.fixture
@@ -63,7 +80,7 @@ def one_way(rough_clusters, witness, replicator, topic_name):
     def make(stem: str, *lines: str, queues: int = 2) -> tuple[ReplicatorProcess, str]:
         topic = topic_name(stem)
         witness.create_topic(source.name_servers, topic, queues=queues)
-        body = ONE_WAY.format(source=source.name, destination=destination.name) + "".join(f"  {line}\n" for line in lines)
+        body = spec_of_one_way(source.name, destination.name) + "".join(f"  {line}\n" for line in lines)
         clusters = [cluster_yaml(cluster.name, cluster.name_servers) for cluster in rough_clusters]
         process = replicator(*clusters, task_yaml(stem, topic, body))
         process.start()

@@ -185,14 +185,14 @@ class ReplicatorProcess:
         return self.log.read_text(errors="replace")[-6000:] if self.log.exists() else ""
 
 
-def task_yaml(name: str, include: str, body: str) -> str:
-    """A task over one topic pattern; ``body``: the other lines of its spec."""
+def task_yaml(name: str, include: str, body: str, *, start: str = "earliest", topics: str = "") -> str:
+    """A task over one topic pattern; ``topics``: further keys of that mapping; ``body``: the other lines of its spec."""
     return f"""apiVersion: replicator/v1
 kind: ReplicationTask
 metadata: {{name: {name}}}
 spec:
-  topics: {{include: ["{include}"]}}
-  start: earliest
+  topics: {{include: ["{include}"]{topics and ", "}{topics}}}
+  start: {start}
 {body}"""
 
 
@@ -200,7 +200,7 @@ TWO_WAY = """  mode: two-way
   clusters: [hangzhou, shanghai]
 """
 
-ONE_WAY = """  mode: one-way
-  source: {source}
-  destinations: [{destination}]
-"""
+
+def one_way(source: str, *destinations: str, relay: bool = False) -> str:
+    """The lines of a one-way task's spec."""
+    return f"  mode: one-way\n  source: {source}\n  destinations: [{', '.join(destinations)}]\n  relay: {str(relay).lower()}\n"

@@ -24,6 +24,19 @@ def born_and_copied(rows: Sequence[Seen], origin: str) -> tuple[list[Seen], list
     return born, copied
 
 
+def _own_properties(seen: Seen, tag: Mapping[str, str]) -> dict[str, str]:
+    """What its producer set. Where it carries a stamp, the stamp and the tags came with an earlier copy."""
+    added = {STAMP, *tag} if STAMP in seen.user_properties else set()
+    return {
+        name: value for name, value in seen.user_properties.items()
+        if name not in added and name.encode() not in RESERVED_PROPERTIES
+    }  # fmt: skip
+
+
+def of_prefix(rows: Sequence[Seen], prefix: str) -> list[Seen]:
+    return [row for row in rows if (row.keys or "").startswith(prefix)]
+
+
 def assert_copied_exactly(born: Sequence[Seen], copies: Sequence[Seen], tag: Mapping[str, str]) -> None:
     """Each once, queue by queue in order, bodies, tags, keys and user properties equal; only ours added."""
     doubled = [keys for keys, count in Counter(row.keys for row in copies).items() if count > 1]
@@ -42,8 +55,7 @@ def assert_copied_exactly(born: Sequence[Seen], copies: Sequence[Seen], tag: Map
             assert original.sha256 == copy.sha256, f"{original.keys}: body"
             assert original.tags == copy.tags
             kept = {name: value for name, value in copy.user_properties.items() if name != STAMP and name not in tag}
-            own = {name: value for name, value in original.user_properties.items() if name.encode() not in RESERVED_PROPERTIES}
-            assert kept == own, f"{original.keys}: user properties"
+            assert kept == _own_properties(original, tag), f"{original.keys}: user properties"
             assert {name: copy.user_properties.get(name) for name in tag} == dict(tag)
             stamp = stamp_of(copy)
             assert stamp is not None
