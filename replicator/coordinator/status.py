@@ -43,8 +43,9 @@ def _flow(figures: Mapping[str, Any], troubles: list[Trouble], waiting: str) -> 
     queues: dict[str, int] = figures["queues_by_state"]
     # A worker that copies is better proof of a way than our own question, which met another broker or another network.
     shown = [one for one in troubles if one.state != "unreachable" or not queues.get("running")]
-    # A paused flow is paused even while it has no queue yet, or its topic waits to begin.
-    states = [*queues, *(one.state for one in shown), *(["paused"] if figures["paused"] else [])] or [NO_QUEUES]
+    # A paused flow is paused even while it has no queue yet, or its topic waits to begin; but not while a worker still copies.
+    is_paused = figures["paused"] and not queues.get("running")
+    states = [*queues, *(one.state for one in shown), *(["paused"] if is_paused else [])] or [NO_QUEUES]
     state = worst(states)
     reasons = [one.reason for one in sorted(troubles, key=lambda one: STATES.index(one.state), reverse=True)]
     worst_trouble = next((one.reason for one in shown if one.state == state and state not in queues), "")

@@ -16,11 +16,9 @@ def effective_state(stored: StoredAssignment, pair: TopicPair, flow: Flow, now: 
         return stored.row.state
     if pair.state == "blocked":
         return "blocked"
-    if flow.paused or pair.paused:
-        return "paused"
-    if stored.lease_until is None or stored.lease_until <= now:
-        return "waiting-for-worker"
-    return stored.row.state
+    if stored.lease_until is not None and stored.lease_until > now:
+        return stored.row.state
+    return "paused" if flow.paused or pair.paused else "waiting-for-worker"
 
 
 def flow_figures(

@@ -15,9 +15,10 @@ from replicator.store.tables import assignments, flows, pairs, progress
 EFFECTIVE_STATE = f"""CASE
     WHEN progress.state IN ({", ".join(f"'{state}'" for state in STICKY_STATES)}) THEN progress.state
     WHEN pairs.state = 'blocked' THEN 'blocked'
+    WHEN assignments.lease_until > clock_timestamp() THEN progress.state
     WHEN flows.paused OR pairs.paused THEN 'paused'
-    WHEN assignments.lease_until IS NULL OR assignments.lease_until <= clock_timestamp() THEN 'waiting-for-worker'
-    ELSE progress.state END"""
+    ELSE 'waiting-for-worker' END"""
+"""Paused is what its worker has let go of: until then it may still copy."""
 
 ASSIGNMENTS: Select[Any] = (
     select(

@@ -99,11 +99,12 @@ async def test_paused_flows_and_topics_are_not_leased_and_their_holders_are_told
         assert list(await store.revoked("worker-1")) == [row.assignment_id]
         assert list(await store.revoked("worker-2")) == []
         (shown,) = await store.assignments()
-        assert (shown.paused, shown.state) == (True, "paused")
+        assert (shown.paused, shown.state) == (True, "starting")  # not paused before its holder let go
         assert await store.set_paused("orders", False, **options) == 1
         assert list(await store.revoked("worker-1")) == []
     await store.set_paused("orders", True)
     await store.release(row.assignment_id, row.token, clean=True)
+    assert (await store.assignments())[0].state == "paused"
     assert await leased(store) == []
     assert (await store.flows())[0].paused
     assert await store.set_paused("orders", True, topic="other") == 0
