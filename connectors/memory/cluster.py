@@ -16,6 +16,7 @@ from connectors.memory.log import QueueLog, Signal
 from connectors.memory.wire import Connection, Exchange
 from replicator.core.connector import AppendOutcome, NotStored, Stored
 from replicator.core.errors import NotConnected, NotFound, Refused, ReplicatorError
+from replicator.core.groups import GroupMembers, GroupSettings
 from replicator.core.record import (
     AppendBatch,
     MessageQueue,
@@ -91,6 +92,11 @@ class MemoryCluster:
         self.topics: dict[str, Topic] = {}
         self.marks: list[str] = []
         self.consumer_offsets: dict[tuple[str, MessageQueue], int] = {}
+        self.groups: dict[str, GroupSettings] = {}
+        self.members: dict[str, GroupMembers] = {}
+        """Who is online, by group: what a test says."""
+        self.resets_exactly = True
+        """Whether the offset of a group with members can be set, as RocketMQ can from 5.2 on."""
         self.locks: dict[tuple[str, MessageQueue], Lock] = {}
         self.lock_life_ms = LOCK_LIFE_MS
         self.append_bytes_max = APPEND_BYTES_MAX

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from weakref import WeakSet
 
@@ -21,6 +22,7 @@ from replicator.core.connector import (
     SendPermit,
 )
 from replicator.core.errors import Fenced, NotConnected
+from replicator.core.groups import GroupMembers, GroupSettings, OffsetWritten
 from replicator.core.record import AppendBatch, MessageQueue, OffsetRange, QueueSpread, TopicDescription
 
 BARRIER_TOPIC = f"{INTERNAL_TOPIC_PREFIX}barrier"
@@ -158,8 +160,54 @@ class MemoryConnector:
     async def retention_seconds(self, broker_name: str) -> float | None:
         return (await self._call("retention_seconds", broker_name)).retention_seconds
 
+    async def group_offsets(self, topics: Collection[str]) -> Mapping[str, Mapping[MessageQueue, int]]:
+        found: dict[str, dict[MessageQueue, int]] = {}
+        for (group, queue), offset in (await self._call("group_offsets")).consumer_offsets.items():
+            if queue.topic in topics:
+                found.setdefault(group, {})[queue] = offset
+        return found
+
+    async def group_settings(self) -> Mapping[str, GroupSettings]:
+        return dict((await self._call("group_settings")).groups)
+
+    async def create_group(self, settings: GroupSettings) -> None:
+        (await self._call("create_group")).groups.setdefault(settings.group, settings)
+
+    async def set_group_consumable(self, group: str, consumable: bool) -> None:
+        groups = (await self._call("set_group_consumable")).groups
+        if group in groups:
+            groups[group] = replace(groups[group], consumable=consumable)
+
+    async def group_members(self, group: str) -> GroupMembers:
+        return (await self._call("group_members")).members.get(group, GroupMembers())
+
+    async def can_reset_exactly(self, broker_name: str) -> bool:
+        return (await self._call("can_reset_exactly", broker_name)).resets_exactly
+
+    async def write_offsets(self, group: str, offsets: Mapping[MessageQueue, int], *, running: bool) -> Sequence[OffsetWritten]:
+        return [await self._write_offset(group, queue, offset, running) for queue, offset in offsets.items()]
+
+    async def _write_offset(self, group: str, queue: MessageQueue, offset: int, running: bool) -> OffsetWritten:
+        try:
+            memory = await self._call("write_offsets", queue.broker_name)
+        except NotConnected as error:
+            return OffsetWritten(queue, None, None, refused=str(error))
+        before = memory.consumer_offsets.get((group, queue))
+        refused = ""
+        if group not in memory.groups:
+            refused = f"group {group} does not exist"
+        elif running and not memory.resets_exactly:
+            refused = "members are online, and their progress cannot be set exactly here: stop them first"
+        elif running and not 0 <= offset <= memory.log(queue).bounds.max_offset:
+            refused = f"offset {offset} is not in the queue"
+        if refused:
+            return OffsetWritten(queue, before, before, refused=refused)
+        memory.consumer_offsets[group, queue] = offset
+        return OffsetWritten(queue, before, offset, "reset" if running else "commit")
+
     async def remove_group(self, group: str) -> None:
         memory = await self._call("remove_group")
+        memory.groups.pop(group, None)
         for key in [key for key in memory.consumer_offsets if key[0] == group]:
             del memory.consumer_offsets[key]
 

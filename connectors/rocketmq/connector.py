@@ -11,6 +11,7 @@ from connectors.rocketmq.client.client import Client
 from connectors.rocketmq.client.errors import Answered
 from connectors.rocketmq.client.sending import SENDER_GROUP, LostInFlight, NeverLeft, PermitEnded
 from connectors.rocketmq.credits import ByteCredits
+from connectors.rocketmq.groups import Groups
 from connectors.rocketmq.mapping import mapped
 from connectors.rocketmq.names import BARRIER_TOPIC, MARK_PREFIX, RESERVED_PROPERTIES, is_user_topic
 from connectors.rocketmq.progress import GroupProgress
@@ -21,6 +22,7 @@ from connectors.rocketmq.sink import BATCH_BYTES_MAX, RocketMQSender
 from connectors.rocketmq.source import READER_GROUP, PullReader
 from replicator.core.connector import ClusterDescription, ConnectorContext, SendPermit
 from replicator.core.errors import Fenced, NotConnected
+from replicator.core.groups import GroupMembers, GroupSettings, OffsetWritten
 from replicator.core.record import MessageQueue, OffsetRange, QueueSpread, TopicDescription
 
 BARRIER_POLL_SECONDS = 0.005
@@ -43,6 +45,7 @@ class RocketMQConnector:
         self._credits = ByteCredits(context.memory_bytes_max)
         self._senders: dict[str, RocketMQSender] = {}
         self._progress = GroupProgress(self._client)
+        self._groups = Groups(self._client, self._progress)
         self._barriers_ready: set[str] = set()
         self._batch_bytes_max = BATCH_BYTES_MAX
 
@@ -246,6 +249,36 @@ class RocketMQConnector:
     async def change_settings(self, broker_name: str, settings: Mapping[str, str]) -> None:
         with mapped(f"cluster {self.cluster}, broker {broker_name}, configuration"):
             await self._client.ask(broker_name, headers.update_broker_config(settings))
+
+    # KeepsProgress
+
+    async def group_offsets(self, topics: Collection[str]) -> Mapping[str, Mapping[MessageQueue, int]]:
+        with mapped(f"cluster {self.cluster}, progress of groups"):
+            return await self._groups.offsets(topics)
+
+    async def group_settings(self) -> Mapping[str, GroupSettings]:
+        with mapped(f"cluster {self.cluster}, groups"):
+            return await self._groups.settings()
+
+    async def create_group(self, settings: GroupSettings) -> None:
+        with mapped(f"cluster {self.cluster}, group {settings.group}"):
+            await self._groups.create(settings)
+
+    async def set_group_consumable(self, group: str, consumable: bool) -> None:
+        with mapped(f"cluster {self.cluster}, group {group}"):
+            await self._groups.set_consumable(group, consumable)
+
+    async def group_members(self, group: str) -> GroupMembers:
+        with mapped(f"cluster {self.cluster}, members of group {group}"):
+            return await self._groups.members(group)
+
+    async def can_reset_exactly(self, broker_name: str) -> bool:
+        with mapped(f"cluster {self.cluster}, broker {broker_name}"):
+            return await self._groups.can_reset_exactly(broker_name)
+
+    async def write_offsets(self, group: str, offsets: Mapping[MessageQueue, int], *, running: bool) -> Sequence[OffsetWritten]:
+        with mapped(f"cluster {self.cluster}, progress of group {group}"):
+            return await self._groups.write(group, offsets, running=running)
 
     # RemovesGroups
 

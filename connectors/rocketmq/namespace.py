@@ -14,6 +14,7 @@ from connectors.rocketmq.settings import RocketMQSettings
 from connectors.rocketmq.sink import RocketMQSender
 from connectors.rocketmq.source import PullReader
 from replicator.core.connector import AppendOutcome, ClusterDescription, ConnectorContext, SendPermit
+from replicator.core.groups import GroupMembers, GroupSettings, OffsetWritten
 from replicator.core.record import AppendBatch, MessageQueue, OffsetRange, QueueSpread, TopicDescription
 
 _GROUP_TOPIC_PREFIXES = ("%RETRY%", "%DLQ%")
@@ -91,6 +92,37 @@ class NamespacedConnector(RocketMQConnector):
     async def publish_position(self, group: str, positions: Mapping[MessageQueue, int]) -> None:
         wired = {self._namespace.wired_queue(queue): offset for queue, offset in positions.items()}
         await super().publish_position(self._namespace.wired(group), wired)
+
+    async def group_offsets(self, topics: Collection[str]) -> Mapping[str, Mapping[MessageQueue, int]]:
+        found = await super().group_offsets({self._namespace.wired(topic) for topic in topics})
+        prefix = self._namespace.prefix
+        return {
+            group.removeprefix(prefix): {self._namespace.bare_queue(queue): offset for queue, offset in offsets.items()}
+            for group, offsets in found.items() if group.startswith(prefix)
+        }  # fmt: skip
+
+    async def group_settings(self) -> Mapping[str, GroupSettings]:
+        prefix = self._namespace.prefix
+        found = (await super().group_settings()).values()
+        return {
+            (name := one.group.removeprefix(prefix)): replace(one, group=name) for one in found if one.group.startswith(prefix)
+        }  # fmt: skip
+
+    async def create_group(self, settings: GroupSettings) -> None:
+        await super().create_group(replace(settings, group=self._namespace.wired(settings.group)))
+
+    async def set_group_consumable(self, group: str, consumable: bool) -> None:
+        await super().set_group_consumable(self._namespace.wired(group), consumable)
+
+    async def group_members(self, group: str) -> GroupMembers:
+        found = await super().group_members(self._namespace.wired(group))
+        subscriptions = tuple(replace(one, topic=self._namespace.bare(one.topic)) for one in found.subscriptions)
+        return replace(found, subscriptions=subscriptions)
+
+    async def write_offsets(self, group: str, offsets: Mapping[MessageQueue, int], *, running: bool) -> Sequence[OffsetWritten]:
+        wired = {self._namespace.wired_queue(queue): offset for queue, offset in offsets.items()}
+        written = await super().write_offsets(self._namespace.wired(group), wired, running=running)
+        return [replace(one, queue=self._namespace.bare_queue(one.queue)) for one in written]
 
     async def remove_group(self, group: str) -> None:
         await super().remove_group(self._namespace.wired(group))

@@ -187,7 +187,7 @@ def test_connections() -> None:
         f'"messageModel":"CLUSTERING","subscriptionTable":{{"t":{{"topic":"t","subString":"a || b"}}}}}}'.encode()
     )
     assert consumers.connections == (expected,)
-    assert consumers.subscriptions == {"t": "a || b"}
+    assert consumers.subscriptions == {"t": ("a || b", "")}
     assert consumers.message_model == "CLUSTERING"
 
 

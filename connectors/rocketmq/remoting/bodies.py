@@ -333,10 +333,10 @@ class Connection:
 
 @dataclass(frozen=True, slots=True)
 class ConsumerConnections:
-    """Answer to 203. ``subscriptions`` maps a topic to its filter text."""
+    """Answer to 203. ``subscriptions`` maps a topic to its filter text and the kind of it (``TAG``, ``SQL92``; 4.4 leaves it out)."""
 
     connections: tuple[Connection, ...]
-    subscriptions: dict[str, str]
+    subscriptions: dict[str, tuple[str, str]]
     consume_type: str
     message_model: str
     consume_from_where: str
@@ -358,7 +358,9 @@ def read_consumer_connections(body: bytes | memoryview) -> ConsumerConnections:
     subscriptions = {}
     for topic, value in _members(answer.get("subscriptionTable"), "subscriptionTable").items():
         subscription = _mapping(value, "subscription")
-        subscriptions[_text(topic, "topic")] = _text(subscription.get("subString") or "", "subString")
+        subscriptions[_text(topic, "topic")] = (
+            _text(subscription.get("subString") or "", "subString"), _text(subscription.get("expressionType") or "", "expressionType"),
+        )  # fmt: skip
     return ConsumerConnections(
         tuple(_connections(answer.get("connectionSet"))),
         subscriptions,

@@ -1,0 +1,166 @@
+"""Consumer groups from outside: what brokers know of them, and writing their progress exactly or not at all.
+
+Facts (ConsumerManageProcessor, AdminBrokerProcessor, ConsumerOffsetManager, 4.4.0 to 5.3.3): only 43 tells "never committed" from 0.
+15 is a plain put, which a running member overwrites within its 5 s commit interval. 222 with a queue and an offset is exact for
+running groups from 5.2 on (5.1 where switched on); before, it knows timestamps only. While a reset is pending, 15 is answered with
+success and ignored, hence every write is read back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import replace
+
+from connectors.rocketmq.client.client import Client
+from connectors.rocketmq.client.errors import Answered, Unreachable
+from connectors.rocketmq.progress import GroupProgress
+from connectors.rocketmq.remoting import bodies, headers
+from connectors.rocketmq.remoting.codes import ResponseCode, describe
+from replicator.core.groups import GroupMembers, GroupSettings, OffsetWritten, Subscription
+from replicator.core.record import MessageQueue
+
+WRITES_TOGETHER = 64
+RESET_SWITCH = "useServerSideResetOffset"
+_RESET_SINCE = (5, 1, 0)
+_RESET_BY_DEFAULT_SINCE = (5, 2, 0)
+_KINDS = {"CONSUME_PASSIVELY": "push", "CONSUME_ACTIVELY": "pull", "CONSUME_POP": "pop"}
+_SUCCESS_OR_MISSING = (int(ResponseCode.SUCCESS), int(ResponseCode.QUERY_NOT_FOUND))
+_SUCCESS_OR_OFFLINE = (int(ResponseCode.SUCCESS), int(ResponseCode.CONSUMER_NOT_ONLINE))
+
+
+class Groups:
+    """Raises ``Unreachable``, ``Answered``, ``ProtocolError``; the connector maps them."""
+
+    def __init__(self, client: Client, progress: GroupProgress) -> None:
+        self._client = client
+        self._progress = progress
+
+    async def offsets(self, topics: Collection[str]) -> dict[str, dict[MessageQueue, int]]:
+        wanted = set(topics)
+        found: dict[str, dict[MessageQueue, int]] = {}
+        for broker_name in sorted(await self._client.brokers(fresh=True)):
+            answer = await self._client.ask(broker_name, headers.all_consumer_offsets())
+            for (topic, group), offsets in bodies.read_consumer_offsets(answer.body).items():
+                if topic in wanted:
+                    queues = found.setdefault(group, {})
+                    queues.update((MessageQueue(topic, broker_name, queue_id), offset) for queue_id, offset in offsets.items())
+        return found
+
+    async def _configs(self, broker_name: str) -> dict[str, bodies.SubscriptionGroup]:
+        return bodies.read_subscription_groups((await self._client.ask(broker_name, headers.all_subscription_groups())).body)
+
+    async def settings(self) -> dict[str, GroupSettings]:
+        """Where brokers differ, the first one's settings; consumable only if everywhere."""
+        found: dict[str, GroupSettings] = {}
+        for broker_name in sorted(await self._client.brokers(fresh=True)):
+            for name, config in (await self._configs(broker_name)).items():
+                ordered = config.fields.get("consumeMessageOrderly") is True
+                known = found.get(name)
+                if known is None:
+                    found[name] = GroupSettings(name, config.fields, ordered, config.consume_enabled)
+                elif known.consumable and not config.consume_enabled:
+                    found[name] = replace(known, consumable=False)
+        return found
+
+    async def create(self, settings: GroupSettings) -> None:
+        for broker_name in sorted(await self._client.brokers(fresh=True)):
+            if settings.group not in await self._configs(broker_name):
+                fields = {**settings.settings, "groupName": settings.group}
+                await self._client.ask(broker_name, headers.create_subscription_group(fields))
+
+    async def set_consumable(self, group: str, consumable: bool) -> None:
+        for broker_name in sorted(await self._client.brokers(fresh=True)):
+            config = (await self._configs(broker_name)).get(group)
+            if config is not None and config.consume_enabled is not consumable:
+                await self._client.ask(broker_name, headers.create_subscription_group({**config.fields, "consumeEnable": consumable}))
+
+    async def members(self, group: str) -> GroupMembers:
+        clients: set[str] = set()
+        seen: list[bodies.ConsumerConnections] = []
+        for broker_name in sorted(await self._client.brokers(fresh=True)):
+            answer = await self._client.ask(broker_name, headers.consumer_connections(group), _SUCCESS_OR_OFFLINE)
+            if answer.code == ResponseCode.SUCCESS:
+                connections = bodies.read_consumer_connections(answer.body)
+                clients.update(connection.client_id for connection in connections.connections)
+                seen.append(connections)
+        if not seen:
+            return GroupMembers()
+        subscriptions = [_subscriptions(one, group) for one in seen]
+        return GroupMembers(
+            len(clients), _KINDS.get(seen[0].consume_type, ""), any(one.message_model == "BROADCASTING" for one in seen),
+            subscriptions[0], all(one == subscriptions[0] for one in subscriptions),
+        )
+
+    async def can_reset_exactly(self, broker_name: str) -> bool:
+        version = _version(await self._client.version(broker_name))
+        if version < _RESET_SINCE:
+            return False
+        try:
+            config = bodies.read_properties_text((await self._client.ask(broker_name, headers.broker_config())).body)
+        except Answered:
+            return version >= _RESET_BY_DEFAULT_SINCE  # not every account may read the configuration
+        switch = config.get(RESET_SWITCH)
+        return version >= _RESET_BY_DEFAULT_SINCE if switch is None else switch == "true"
+
+    async def write(self, group: str, offsets: Mapping[MessageQueue, int], *, running: bool) -> list[OffsetWritten]:
+        brokers = {queue.broker_name for queue in offsets}
+        resets = {name: await _or_refusal(self.can_reset_exactly, name) for name in brokers} if running else {}
+        written: list[OffsetWritten] = []
+        items = list(offsets.items())
+        for start in range(0, len(items), WRITES_TOGETHER):
+            together = items[start : start + WRITES_TOGETHER]
+            written += await asyncio.gather(
+                *(self._write(group, queue, offset, resets.get(queue.broker_name)) for queue, offset in together)
+            )
+        for broker_name in brokers:
+            self._progress.forget(broker_name)
+        return written
+
+    async def _write(self, group: str, queue: MessageQueue, offset: int, reset: bool | str | None) -> OffsetWritten:
+        """``reset``: None for a group nobody uses; else whether the broker can, or why it could not be asked."""
+        before: int | None = None
+        try:
+            before = await self._progress.offset(group, queue)
+            if isinstance(reset, str):
+                return OffsetWritten(queue, before, before, refused=reset)
+            if reset is False:
+                reason = "members are online, and a broker of this version sets a running group's offset by time only: stop them first"
+                return OffsetWritten(queue, before, before, refused=reason)
+            way, command = ("commit", headers.update_consumer_offset) if reset is None else ("reset", headers.reset_offset)
+            await self._client.ask(queue.broker_name, command(group, queue.topic, queue.queue_id, offset))
+            answer = await self._client.ask(
+                queue.broker_name, headers.query_consumer_offset(group, queue.topic, queue.queue_id), _SUCCESS_OR_MISSING
+            )
+        except Answered as error:
+            return OffsetWritten(queue, before, None, refused=f"{describe(error.code)}{': ' + error.remark if error.remark else ''}")
+        except Unreachable as error:
+            return OffsetWritten(queue, before, None, refused=str(error))
+        now = headers.read_offset(answer) if answer.code == ResponseCode.SUCCESS else None
+        refused = "" if now == offset else f"{offset} was written, but {now} stands there: another client commits, or a reset is pending"
+        return OffsetWritten(queue, before, now, way, refused)
+
+
+async def _or_refusal(ask: Callable[[str], Awaitable[bool]], broker_name: str) -> bool | str:
+    try:
+        return await ask(broker_name)
+    except (Unreachable, Answered) as error:
+        return str(error)
+
+
+def _subscriptions(connections: bodies.ConsumerConnections, group: str) -> tuple[Subscription, ...]:
+    """Without the retry topic, which every push consumer subscribes by itself."""
+    return tuple(
+        Subscription(topic, text or "*", kind or "TAG")
+        for topic, (text, kind) in sorted(connections.subscriptions.items())
+        if not topic.startswith(f"%RETRY%{group}")
+    )
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """``V5_3_3`` and ``V5_3_3_SNAPSHOT`` as (5, 3, 3); () for what is none, which is below every version."""
+    found = re.match(r"V(\d+)_(\d+)_(\d+)", text)
+    return tuple(int(part) for part in found.groups()) if found else ()
+
+
