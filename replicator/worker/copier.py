@@ -248,6 +248,8 @@ class Copier:
             journal.add_duplicate(source_offset, destination_offset, "duplicate")
 
     async def _copy(self) -> None:
+        # Known before the first read: that of an idle queue waits for a record.
+        self._observe((await self.flow.source.offset_range(self.assignment.source_queue)).max_offset - self.journal.examined_through, None)
         reader = self.flow.source.reader(self.assignment.source_queue, self.journal.examined_through)
         self.state, self.error = "running", ""
         self.journal.dirty = True
