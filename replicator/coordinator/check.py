@@ -73,7 +73,8 @@ async def _check_cluster(
             ids[found] = cluster.name
         links[cluster.name] = link
     except ReplicatorError as error:
-        problems.append(f"cluster {cluster.name}: {error}")
+        said, prefix = str(error), f"cluster {cluster.name}"
+        problems.append(said if said.startswith(prefix) else f"{prefix}: {said}")
     return row
 
 

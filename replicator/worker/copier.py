@@ -37,6 +37,8 @@ from replicator.worker.limits import (
 )
 from replicator.worker.recovery import CopyFinder, last_true_run, verify_examined, verify_source
 
+HISTORY_HINT = "look at the source, then: replicator resume TASK --accept-loss, or --from-offset O"
+
 
 class DestinationChanged(NotConnected):
     """The destination may not hold what it confirmed: verify before the next append."""
@@ -116,6 +118,7 @@ class Copier:
             except HistoryChanged as error:
                 if self._may_accept(error):
                     continue
+                error.hint = error.hint or HISTORY_HINT
                 wait = self._show("stopped-history-change", error, BLOCKED_RETRY_SECONDS)
             except Throttled as error:
                 wait = self._show("running", error, error.retry_after_seconds)
