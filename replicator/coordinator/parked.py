@@ -10,10 +10,10 @@ from replicator.coordinator import declared
 from replicator.coordinator.connections import CALL_SECONDS_MAX, Connections, Link, in_time
 from replicator.coordinator.operations import queue_json
 from replicator.core.connector import NotStored, Stored
-from replicator.core.errors import InvalidInput, Missing, ReplicatorError
+from replicator.core.errors import InvalidInput, Missing, ReplicatorError, Unsafe
 from replicator.core.record import AppendBatch, MessageQueue, Record, iterate_properties
 from replicator.core.stamp import STAMP_NAME
-from replicator.store.port import Assignment, Parked, Store
+from replicator.store.port import Assignment, Parked, Store, TopicPair
 
 SEND_SECONDS_MAX = 10.0
 READS_MAX = 3
@@ -44,9 +44,11 @@ async def discard(store: Store, task: str, ids: Sequence[int] | None) -> list[di
 
 async def retry(store: Store, connections: Connections, task: str, ids: Sequence[int] | None) -> list[dict[str, Any]]:
     known = await declared.load(store)
+    pairs = [pair for pair in await store.pairs() if pair.flow_id is not None]
     results = []
     for assignment, one in await _chosen(store, task, ids):
         try:
+            _refuse_onward(assignment, pairs)
             source = await connections.get(known.cluster(assignment.source), at_once=True)
             destination = await connections.get(known.cluster(assignment.destination), at_once=True)
             record = await _read(source, assignment.source_queue, one.source_offset)
@@ -59,6 +61,21 @@ async def retry(store: Store, connections: Connections, task: str, ids: Sequence
         await store.record_event(task, f"retry-{result}", f"{assignment.source_queue}@{one.source_offset}: {detail or result}", where)
         results.append({"id": one.parked_id, "result": result, "detail": detail})
     return results
+
+
+def _refuse_onward(assignment: Assignment, pairs: Sequence[TopicPair]) -> None:
+    """A message sent by hand counts as born at the destination. Where flows would carry it from there to a cluster that has it, or
+    gets it from the source, it would be there twice."""
+    put, taken = assignment.destination_queue.topic, assignment.source_queue.topic
+    onward = {pair.destination for pair in pairs if (pair.source, pair.source_topic) == (assignment.destination, put)}
+    supplied = {pair.destination for pair in pairs if (pair.source, pair.source_topic) == (assignment.source, taken)}
+    twice = sorted(onward & {assignment.source, *supplied})
+    if twice:
+        raise Unsafe(
+            f"sent to {assignment.destination} by hand it would be copied on as a new message to "
+            f"{' and '.join(twice)}, which has it already",
+            hint="let the application send what is missing in a form that the destination takes, then discard this one",
+        )
 
 
 async def _of(store: Store, task: str) -> Sequence[tuple[Assignment, Parked]]:

@@ -104,7 +104,7 @@ def test_paused_deleted_and_made_anew(two_clusters, witness, replicator, topic_n
     process.wait_caught_up(60, copied_at_least=2 * COUNT)
 
     second = tmp_path / "second.yaml"
-    second.write_text(task_yaml("second", topic, one_way(source.name, destination.name)))
+    second.write_text(task_yaml("second", topic, one_way(source.name, destination.name), start="latest"))
     said = refused(process.command("apply", "-f", second), 4)
     assert "first" in said
     assert topic in said

@@ -28,7 +28,7 @@ MESSAGES = 60
 BATCHED = 20
 """Of these, sent in batches."""
 HANGZHOU, SHANGHAI, BEIJING = NAMES = ("hangzhou", "shanghai", "beijing")
-RING = ((HANGZHOU, SHANGHAI), (SHANGHAI, BEIJING), (BEIJING, HANGZHOU))
+RING = PAIRS = ((HANGZHOU, SHANGHAI), (SHANGHAI, BEIJING), (BEIJING, HANGZHOU))
 PROPERTIES = [
     {"region": "cn", "amount": "50", "level": "1", "ключ": "значение {i}"},
     {"region": "eu", "amount": "500", "level": "2", "one-letter": "x"},
@@ -82,6 +82,8 @@ def documents(run: str) -> Iterator[str]:
         yield task_yaml(f"ring-{source}", f"{run}-ring", one_way(source, destination))
         yield task_yaml(f"round-{source}", f"{run}-round", one_way(source, destination, relay=True))
     yield task_yaml("mesh", f"{run}-mesh", MESH)
+    for one, other in PAIRS:
+        yield task_yaml(f"pair-{one}", f"{run}-pairs", f"  mode: two-way\n  clusters: [{one}, {other}]\n")
     for stem, relay in (("chain", True), ("stop", False)):
         yield task_yaml(f"{stem}-first", f"{run}-{stem}", one_way(HANGZHOU, SHANGHAI))
         yield task_yaml(f"{stem}-second", f"{run}-{stem}", one_way(SHANGHAI, BEIJING, relay=relay))
@@ -92,13 +94,13 @@ def documents(run: str) -> Iterator[str]:
 
 
 BORN = {
-    HANGZHOU: ("fan", "join", "old", "ring", "round", "mesh", "chain", "stop", "again", "filter"),
-    SHANGHAI: ("join", "ring", "round", "mesh", "pattern-pay", "pattern-pay-b", "pattern-orders", "pattern-own", "pattern-own-b"),
-    BEIJING: ("ring", "round", "mesh"),
+    HANGZHOU: ("fan", "join", "old", "ring", "round", "mesh", "pairs", "chain", "stop", "again", "filter"),
+    SHANGHAI: ("join", "ring", "round", "mesh", "pairs", "pattern-pay", "pattern-pay-b", "pattern-orders", "pattern-own", "pattern-own-b"),
+    BEIJING: ("ring", "round", "mesh", "pairs"),
 }
 """Where the messages of each topic are sent. All but the mesh's topic exist there from the beginning."""
-COPIES = MESSAGES * (2 + 2 + 1 + 3 + 6 + 6 + 2 + 1 + 1 + 3) + MESSAGES * 2 // 3
-"""Of fan, join, rename, ring, round, mesh, chain, stop, again, pattern; and of filter."""
+COPIES = MESSAGES * (2 + 2 + 1 + 3 + 6 + 6 + 6 + 2 + 1 + 1 + 3) + MESSAGES * 2 // 3
+"""Of fan, join, rename, ring, round, mesh, pairs, chain, stop, again, pattern; and of filter."""
 
 
 @pytest.fixture(scope="module")
@@ -176,6 +178,15 @@ def test_ring_with_relay_goes_all_round_and_stops_before_home(world) -> None:
         assert_copied_exactly(of_prefix(rows[source], source), of_prefix(rows[destination], source), tag)
         assert_copied_exactly(of_prefix(rows[destination], source), of_prefix(rows[last], source), tag)
         world.assert_flow(f"round-{source}", source, destination, copied=2 * MESSAGES, loop=MESSAGES)
+
+
+def test_mesh_of_three_tasks(world) -> None:
+    """Each task sees the copies of the two others on both its clusters, and carries none of them on."""
+    rows = {name: world.rows(name, "pairs", 3 * MESSAGES) for name in NAMES}
+    for pair in PAIRS:
+        for source, destination in (pair, pair[::-1]):
+            assert_copied_exactly(of_prefix(rows[source], source), of_prefix(rows[destination], source), {"origin": source})
+            world.assert_flow(f"pair-{pair[0]}", source, destination, copied=MESSAGES, loop=2 * MESSAGES)
 
 
 def test_mesh(world) -> None:
