@@ -78,7 +78,8 @@ class ReplicatorProcess:
                 return
             except (OSError, urllib.error.URLError) as error:
                 if time.monotonic() > deadline:
-                    raise AssertionError(f"not ready after {READY_SECONDS_MAX:.0f} s: {error}\n{self.tail()}") from error
+                    said = error.read().decode() if isinstance(error, urllib.error.HTTPError) else ""
+                    raise AssertionError(f"not ready after {READY_SECONDS_MAX:.0f} s: {error} {said}\n{self.tail()}") from error
                 time.sleep(POLL_SECONDS)
 
     def get(self, path: str) -> Any:
