@@ -172,8 +172,8 @@ async def test_ways_out_that_are_none(world):
         await world.coordinator.resume("t", accept_loss=True)
 
 
-async def parked(world):
-    await started(world)
+async def parked(world, *tasks):
+    await started(world, *tasks)
     hz = world.memory["hz"]
     offset = hz.produce(queue("orders", "hz-a", 0), b"odd", {"__rep": "1;old", "level": "1"})
     (leased,) = await world.store.acquire("w", 5.0, 1)
@@ -194,6 +194,15 @@ async def test_parked_is_sent_again_as_a_new_message(world):
     assert (await world.coordinator.parked_list("t"))[0]["state"] == "retried"
     with pytest.raises(Missing):
         await world.coordinator.parked_retry("t", [parked_id])
+
+
+async def test_parked_is_not_sent_where_it_would_come_back(world):
+    parked_id = await parked(world, two_way("t", "hz", "sh"))
+    (result,) = await world.coordinator.parked_retry("t", [parked_id])
+    assert result["result"] == "failed"
+    assert "copied on as a new message to hz" in result["detail"]
+    assert not [record for record in world.memory["sh"].records(queue("orders", "sh-a", 0)) if record.body == b"odd"]
+    assert (await world.coordinator.parked_list("t"))[0]["state"] == "parked"
 
 
 async def test_refused_again_stays_parked(world):
