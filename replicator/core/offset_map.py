@@ -14,6 +14,7 @@ Built at once from what the store holds, then only read. Each question costs a f
 
 from __future__ import annotations
 
+import copy
 import heapq
 from array import array
 from bisect import bisect_right
@@ -243,18 +244,22 @@ class OffsetMap:
         start_offset: int = 0,
         pruned_below: int = 0,
         scanned_through: int = 0,
+        relearn_from: int | None = None,
     ) -> None:
         """``start_offset``: of the assignment, nothing below it was to be copied. ``pruned_below``: the rows below it were dropped
-        (both logs have expired them). Raises ``ContradictoryMap``."""
+        (both logs have expired them). ``relearn_from``: copies that the store has forgotten and is to learn again stand at or above
+        this destination offset. Raises ``ContradictoryMap``."""
         self.epochs = tuple(epochs)
         self.examined_through = examined_through
         self.start_offset = start_offset
         self.pruned_below = pruned_below
         self._histories = _Histories(self.epochs)
         live, ghosts = self._place_runs(runs)
-        self.known_through = max(
-            scanned_through, max((s.right + s.length for s in live), default=0), max((g.destination + g.length for g in ghosts), default=0)
+        self._runs_end = max(
+            max((s.right + s.length for s in live), default=0), max((g.destination + g.length for g in ghosts), default=0)
         )
+        self._relearn_from = OFFSET_MAX if relearn_from is None else relearn_from
+        self.known_through = min(max(scanned_through, self._runs_end), self._relearn_from)
         self._place_duplicates(duplicates, live, ghosts)
         self._order_copies(live, ghosts)
         self._order_holes(holes)
@@ -344,6 +349,17 @@ class OffsetMap:
             if one.number == epoch and index:
                 return one.divergence_offset
         return 0
+
+    def scanned(self, through: int) -> OffsetMap:
+        """The same map with another ``scanned_through``."""
+        later = copy.copy(self)
+        later.known_through = min(max(through, self._runs_end), self._relearn_from)
+        return later
+
+    @property
+    def copies_end(self) -> int:
+        """One past the destination offset of the last copy of the present history, 0 where there is none."""
+        return self._lowest.right_end
 
     def to_destination(self, source_offset: int, epoch: int | None = None) -> Found | Absent | NotYet | Unlisted:
         """Where the message at ``source_offset`` stands, as the source's present history has it, or the one of ``epoch``."""

@@ -7,6 +7,8 @@ FIGURES_SECONDS_MAX = 15.0
 EVENTS_PER_TASK_MAX = 10_000
 PARKED_ROWS_MAX = 10_000
 """Of one listing."""
+MAP_PAGE_ROWS_MAX = 100_000
+"""Rows of a map that one statement fetches."""
 WORKER_DAYS_MAX = 1
 """A worker not seen for longer is forgotten."""
 COORDINATOR_LEASE = "coordinator"

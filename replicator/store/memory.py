@@ -12,12 +12,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from replicator.core.offset_map import Epoch
 from replicator.core.record import MessageQueue
 from replicator.store import rules
 from replicator.store.identifiers import make_flow_id
 from replicator.store.limits import COORDINATOR_LEASE, EVENTS_PER_TASK_MAX
 from replicator.store.memory_figures import effective_state, flow_figures
-from replicator.store.memory_map import OffsetTable
+from replicator.store.memory_reads import MapReads
 from replicator.store.memory_tables import StoredAssignment, StoredPair, StoredParked, Tables, TopicKey
 from replicator.store.port import (
     Assignment,
@@ -29,14 +30,13 @@ from replicator.store.port import (
     NewAssignment,
     Parked,
     Progress,
-    Run,
     StoreUnavailable,
     TaskRow,
     TopicPair,
 )
 
 
-class MemoryStore:
+class MemoryStore(MapReads):
     """``clock``: seconds since 1970, injectable. ``available = False`` is an outage: every method raises ``StoreUnavailable``;
     setting it back is a restart of the database, after which expired leases count only one lease time later."""
 
@@ -152,7 +152,6 @@ class MemoryStore:
         for assignment_id in [i for i, stored in tables.assignments.items() if stored.row.pair_id in gone]:
             del tables.assignments[assignment_id]
             tables.offsets.pop(assignment_id, None)
-            tables.duplicates.pop(assignment_id, None)
             tables.parked = {i: one for i, one in tables.parked.items() if one.assignment_id != assignment_id}
         for pair_id in gone:
             del tables.pairs[pair_id]
@@ -264,6 +263,14 @@ class MemoryStore:
                 found.append(row)
         return found
 
+    async def topic_assignments(self, cluster_id: str, topic: str) -> Sequence[tuple[TopicPair, Assignment]]:
+        found = []
+        for stored in self._read().assignments.values():
+            pair = self._tables.pairs[stored.row.pair_id].row
+            if (cluster_id, topic) in (_claim(pair)[:2], _claim(pair)[2:]):
+                found.append((pair, self._complete(stored) or replace(stored.row, source=pair.source, destination=pair.destination)))
+        return found
+
     def _flow_of(self, stored: StoredAssignment) -> tuple[TopicPair, Flow | None]:
         pair = self._tables.pairs[stored.row.pair_id].row
         return pair, self._tables.flows.get(pair.flow_id) if pair.flow_id is not None else None
@@ -358,7 +365,7 @@ class MemoryStore:
             if item.drop_runs_from is not None:
                 offsets.drop_from(item.checkpoint.epoch, item.drop_runs_from)
             offsets.append(item.runs, item.holes)
-            tables.duplicates[item.assignment_id].update(item.duplicates)
+            offsets.add_duplicates(item.duplicates)
             for one in item.parked:
                 self._park(item.assignment_id, item.checkpoint.epoch, one)
         return fenced
@@ -370,29 +377,15 @@ class MemoryStore:
             parked_id = self._new_id()
             parked[parked_id] = StoredParked(assignment_id, epoch, replace(row, parked_id=parked_id, state="parked"))
 
-    async def runs(
+    async def set_epoch(
         self,
         assignment_id: int,
+        epoch: int,
+        examined_through: int,
+        reason: str,
         *,
-        epoch: int | None = None,
-        around_source: int | None = None,
-        around_destination: int | None = None,
-        limit: int = 1000,
-    ) -> Sequence[Run]:
-        assert around_source is None or around_destination is None, "around one side at a time"
-        return self._offsets(assignment_id).runs(epoch, around_source, around_destination, limit)
-
-    async def last_runs(self, assignment_id: int, limit: int) -> Sequence[Run]:
-        return self._offsets(assignment_id).last_runs(limit)
-
-    async def holes(self, assignment_id: int, *, around_source: int | None = None, limit: int = 1000) -> Sequence[Hole]:
-        return self._offsets(assignment_id).holes(around_source, limit)
-
-    def _offsets(self, assignment_id: int) -> OffsetTable:
-        return self._read().offsets.get(assignment_id) or OffsetTable()
-
-    async def set_epoch(
-        self, assignment_id: int, epoch: int, examined_through: int, reason: str, *, given_up: Hole | None = None
+        given_up: Hole | None = None,
+        divergence_offset: int | None = None,
     ) -> None:
         stored = self._read().assignments.get(assignment_id)
         if stored is None:
@@ -412,7 +405,9 @@ class MemoryStore:
         stored.row = replace(
             stored.row, token=stored.row.token + 1, checkpoint=fresh, state="starting", error="", lag_messages=None, lag_seconds=None
         )
-        message, detail = rules.epoch_event(assignment_id, epoch, examined_through, reason, given_up)
+        divergence = examined_through if divergence_offset is None else divergence_offset
+        self._tables.offsets[assignment_id].begin_epoch(Epoch(epoch, divergence, examined_through))
+        message, detail = rules.epoch_event(assignment_id, epoch, examined_through, reason, given_up, divergence)
         await self.record_event(self._tables.pairs[stored.row.pair_id].last_task, "epoch", message, detail)
 
     async def parked(self, task: str) -> Sequence[tuple[Assignment, Parked]]:

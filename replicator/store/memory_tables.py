@@ -9,7 +9,7 @@ from typing import Any
 
 from replicator.core.record import MessageQueue
 from replicator.store.memory_map import OffsetTable
-from replicator.store.port import Assignment, ClusterRow, Duplicate, Event, Flow, Parked, TaskRow, TopicPair
+from replicator.store.port import Assignment, ClusterRow, Event, Flow, Parked, TaskRow, TopicPair
 
 TopicKey = tuple[str, str]
 
@@ -48,7 +48,6 @@ class Tables:
     maps: dict[tuple[TopicKey, TopicKey], dict[str, list[MessageQueue]]] = field(default_factory=dict)
     assignments: dict[int, StoredAssignment] = field(default_factory=dict)
     offsets: dict[int, OffsetTable] = field(default_factory=lambda: defaultdict(OffsetTable))
-    duplicates: dict[int, set[Duplicate]] = field(default_factory=lambda: defaultdict(set))
     parked: dict[int, StoredParked] = field(default_factory=dict)
     events: dict[str, list[Event]] = field(default_factory=lambda: defaultdict(list))
     workers: dict[str, tuple[dict[str, Any], float]] = field(default_factory=dict)

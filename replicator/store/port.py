@@ -11,9 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from replicator.core.errors import ReplicatorError, Unsafe
+from replicator.core.map_rows import HoleColumns, Place, RunColumns
+from replicator.core.offset_map import Epoch
 from replicator.core.record import MessageQueue, RecordIdentity
 
 
@@ -108,6 +110,42 @@ class Duplicate:
     source_offset: int
     destination_offset: int
     kind: str
+
+
+class MapVersion(NamedTuple):
+    """Equal as long as nothing changed that an answer of the map depends on."""
+
+    version: int
+    """Grows with every change of the rows."""
+    rewritten: int
+    """Version of the last change that touched more than the end: what was read before it has to be read again from the start."""
+    examined_through: int
+    scanned_through: int
+    relearn_from: int | None = None
+    """Copies that the map has forgotten stand at or above this destination offset (``ToRelearn``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class MapRows:
+    """An assignment's map, all of one moment."""
+
+    version: MapVersion
+    is_whole: bool
+    """False: ``runs`` and ``holes`` begin with the last row that the caller knew; the rest is complete all the same."""
+    runs: RunColumns
+    holes: HoleColumns
+    duplicates: Sequence[Duplicate]
+    epochs: Sequence[Epoch]
+    start_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class KnownRows:
+    """What a caller of ``map_rows`` has already: the version it read, and the last row of each kind."""
+
+    version: int
+    last_run: Place | None
+    last_hole: Place | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +347,11 @@ class Store(Protocol):
         """Of living flows only."""
         ...
 
+    async def topic_assignments(self, cluster_id: str, topic: str) -> Sequence[tuple[TopicPair, Assignment]]:
+        """Those that read or write the topic there, whatever task they are of. Also those of tombstones, without flow id and task:
+        their copies are still in the queues, and their maps are kept."""
+        ...
+
     # leases
     async def acquire(self, holder: str, lease_seconds: float, limit: int) -> Sequence[Assignment]:
         """Leases up to ``limit`` assignments that are free or whose lease has expired, of active unpaused pairs and flows;
@@ -344,13 +387,35 @@ class Store(Protocol):
 
     async def holes(self, assignment_id: int, *, around_source: int | None = None, limit: int = 1000) -> Sequence[Hole]: ...
 
+    async def duplicates(self, assignment_id: int) -> Sequence[Duplicate]: ...
+
+    async def epochs(self, assignment_id: int) -> Sequence[Epoch]:
+        """Ascending; the first one is always there."""
+        ...
+
+    async def map_versions(self, assignment_ids: Sequence[int]) -> Mapping[int, MapVersion]:
+        """Of those that exist, in one cheap question: is what was read of a map still so?"""
+        ...
+
+    async def map_rows(self, assignment_id: int, known: KnownRows | None = None) -> MapRows | None:
+        """The whole map of one moment, or what is new since ``known`` where only its end changed. None: no such assignment."""
+        ...
+
     async def set_epoch(
-        self, assignment_id: int, epoch: int, examined_through: int, reason: str, *, given_up: Hole | None = None
+        self,
+        assignment_id: int,
+        epoch: int,
+        examined_through: int,
+        reason: str,
+        *,
+        given_up: Hole | None = None,
+        divergence_offset: int | None = None,
     ) -> None:
         """A person's way out of a history stop: new epoch, reading goes on at examined_through, and no copy is confirmed in it yet (a
         copy of an earlier epoch is nothing to verify this one by). Only while not leased (Conflict), and only to a later epoch
         (Conflict). Fences the last holder off and records an event. ``given_up``: kept as a hole, as far
-        as no copy is recorded there, and counted among what was skipped."""
+        as no copy is recorded there, and counted among what was skipped. ``divergence_offset``: from there on the older epochs'
+        copies are of messages the source lost; left out: from ``examined_through`` on."""
         ...
 
     # parked, events, workers

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from sqlalchemy import text
@@ -55,15 +55,34 @@ _COLUMNS: dict[str, str] = {
     "latency_p50_ms": "double precision",
     "latency_p99_ms": "double precision",
     "to_relearn": "text",
+    "map_changes": "bigint",
+    "map_rewrites": "bigint",
+}
+_COUNTED = {
+    "map_changes": "map_version = p.map_version + i.map_changes",
+    "map_rewrites": "map_rewritten = CASE WHEN i.map_rewrites > 0 THEN p.map_version + i.map_changes ELSE p.map_rewritten END",
 }
 _JSON_COLUMNS = ("seen", "skipped_total", "to_relearn")
 
+
+def _assigned(name: str) -> str:
+    value = f"CAST(i.{name} AS jsonb)" if name in _JSON_COLUMNS else f"i.{name}"
+    return _COUNTED.get(name, f"{name} = {value}")
+
+
 _CHECKPOINTS = text(f"""
-    UPDATE progress p SET has_checkpoint = true, observed_at = clock_timestamp(),
-        {", ".join(f"{name} = " + (f"CAST(i.{name} AS jsonb)" if name in _JSON_COLUMNS else f"i.{name}") for name in _COLUMNS)}
+    UPDATE progress p SET has_checkpoint = true, observed_at = clock_timestamp(), {", ".join(map(_assigned, _COLUMNS))}
     FROM unnest(CAST(:ids AS bigint[]), {", ".join(f"CAST(:{name} AS {kind}[])" for name, kind in _COLUMNS.items())})
         i (id, {", ".join(_COLUMNS)})
     WHERE p.assignment_id = i.id""")
+
+_LAST_ROWS = text("""
+    SELECT i.id, r.epoch AS runs_epoch, r.source_start AS runs_start, h.epoch AS holes_epoch, h.source_start AS holes_start
+    FROM unnest(CAST(:ids AS bigint[])) i (id)
+    LEFT JOIN LATERAL (SELECT u.epoch, u.source_start FROM runs u WHERE u.assignment_id = i.id
+        ORDER BY u.epoch DESC, u.source_start DESC LIMIT 1) r ON true
+    LEFT JOIN LATERAL (SELECT u.epoch, u.source_start FROM holes u WHERE u.assignment_id = i.id
+        ORDER BY u.epoch DESC, u.source_start DESC LIMIT 1) h ON true""")
 
 _DROP_ITEMS = "unnest(CAST(:ids AS bigint[]), CAST(:epochs AS integer[]), CAST(:froms AS bigint[])) i (id, epoch, first)"
 
@@ -134,12 +153,17 @@ _LOCK_FOR_EPOCH = text("""
 _NEW_TOKEN = text("UPDATE assignments SET token = token + 1, lease_until = NULL WHERE assignment_id = :assignment_id")
 
 _NEW_EPOCH = text("""
-    UPDATE progress SET has_checkpoint = true, epoch = :epoch, examined_through = :examined_through,
+    UPDATE progress SET map_version = map_version + 1, map_rewritten = map_version + 1,
+        has_checkpoint = true, epoch = :epoch, examined_through = :examined_through,
         confirmed_source_offset = -1, confirmed_destination_offset = -1,
         identity_offset = NULL, identity_store_timestamp_ms = NULL, identity_commit_log_offset = NULL, identity_body_crc = NULL,
         seen = '{}', state = 'starting', error = '', lag_messages = NULL, lag_seconds = NULL,
         skipped_total = skipped_total || CAST(:skipped AS jsonb)
     WHERE assignment_id = :assignment_id""")
+
+_EPOCH_ROW = text("""
+    INSERT INTO epochs (assignment_id, epoch, divergence_offset, start_offset)
+    VALUES (:assignment_id, :epoch, :divergence_offset, :examined_through)""")
 
 _EPOCH_EVENT = text("""
     INSERT INTO events (task, kind, message, detail)
@@ -167,8 +191,16 @@ class ProgressWrites:
         return set(ids) - newest
 
     async def set_epoch(
-        self, assignment_id: int, epoch: int, examined_through: int, reason: str, *, given_up: Hole | None = None
+        self,
+        assignment_id: int,
+        epoch: int,
+        examined_through: int,
+        reason: str,
+        *,
+        given_up: Hole | None = None,
+        divergence_offset: int | None = None,
     ) -> None:
+        divergence = examined_through if divergence_offset is None else divergence_offset
         async with self._database.begin() as connection:
             row = (await connection.execute(_LOCK_FOR_EPOCH, {"assignment_id": assignment_id})).one_or_none()
             if row is None:
@@ -181,21 +213,61 @@ class ProgressWrites:
                 skipped[given_up.reason] = row.skipped_total.get(given_up.reason, 0) + count
             values = {"epoch": epoch, "examined_through": examined_through, "skipped": json.dumps(skipped)}
             await connection.execute(_NEW_EPOCH, {"assignment_id": assignment_id, **values})
-            message, detail = rules.epoch_event(assignment_id, epoch, examined_through, reason, given_up)
+            place = {"assignment_id": assignment_id, "epoch": epoch, "examined_through": examined_through}
+            await connection.execute(_EPOCH_ROW, {**place, "divergence_offset": divergence})
+            message, detail = rules.epoch_event(assignment_id, epoch, examined_through, reason, given_up, divergence)
             await connection.execute(_EPOCH_EVENT, {"assignment_id": assignment_id, "message": message, "detail": json.dumps(detail)})
 
 
 async def _save(connection: AsyncConnection, items: Sequence[Progress]) -> None:
     ids = [item.assignment_id for item in items]
-    rows = [_columns(item) for item in items]
+    changes = await _save_map(connection, items)
+    rows = [_columns(item, changes) for item in items]
     await connection.execute(_CHECKPOINTS, {"ids": ids, **{name: [row[name] for row in rows] for name in _COLUMNS}})
     await connection.execute(_SENDERS, {"ids": ids, "senders": [json.dumps(item.senders) for item in items]})
+    await _save_parked(connection, items)
+
+
+@dataclass(slots=True)
+class _Changes:
+    """Which maps a save changes, and in which of them more than the end."""
+
+    last_rows: dict[tuple[Kind, int], Place] = field(default_factory=dict)
+    """Of each kind and assignment: (epoch, source start) before the save."""
+    changed: set[int] = field(default_factory=set)
+    rewritten: set[int] = field(default_factory=set)
+
+    def note(self, kind: Kind, assignment_id: int, epoch: int, source_start: int) -> None:
+        self.changed.add(assignment_id)
+        if (epoch, source_start) < self.last_rows.get((kind, assignment_id), (0, 0)):
+            self.rewritten.add(assignment_id)
+
+    def note_all(self, assignment_id: int) -> None:
+        self.changed.add(assignment_id)
+        self.rewritten.add(assignment_id)
+
+
+async def _read_last_rows(connection: AsyncConnection, assignment_ids: Sequence[int], changes: _Changes) -> None:
+    for row in await connection.execute(_LAST_ROWS, {"ids": assignment_ids}):
+        if row.runs_epoch is not None:
+            changes.last_rows["runs", row.id] = (row.runs_epoch, row.runs_start)
+        if row.holes_epoch is not None:
+            changes.last_rows["holes", row.id] = (row.holes_epoch, row.holes_start)
+
+
+async def _save_map(connection: AsyncConnection, items: Sequence[Progress]) -> _Changes:
+    changes = _Changes()
+    touched = [item.assignment_id for item in items if item.runs or item.holes]
+    if touched:
+        await _read_last_rows(connection, touched, changes)
     drops = [(item.assignment_id, item.checkpoint.epoch, item.drop_runs_from) for item in items if item.drop_runs_from is not None]
     if drops:
         values = dict(zip(("ids", "epochs", "froms"), _arrays(drops), strict=True))
         for statements in _DROPS.values():
             for statement in statements:
                 await connection.execute(statement, values)
+        for assignment_id, _, _ in drops:
+            changes.note_all(assignment_id)
     runs: dict[Place, list[Segment]] = defaultdict(list)
     holes: dict[Place, list[Segment]] = defaultdict(list)
     for item in items:
@@ -203,12 +275,13 @@ async def _save(connection: AsyncConnection, items: Sequence[Progress]) -> None:
             runs[item.assignment_id, run.epoch].append(run_segment(run))
         for hole in item.holes:
             holes[item.assignment_id, hole.epoch].append(hole_segment(hole))
-    await _append(connection, "runs", runs)
-    await _append(connection, "holes", holes)
-    await _save_exceptions(connection, items)
+    await _append(connection, "runs", runs, changes)
+    await _append(connection, "holes", holes, changes)
+    await _save_duplicates(connection, items, changes)
+    return changes
 
 
-def _columns(item: Progress) -> dict[str, Any]:
+def _columns(item: Progress, changes: _Changes) -> dict[str, Any]:
     checkpoint: Checkpoint = item.checkpoint
     identity = checkpoint.identity
     latency = item.latency_ms
@@ -234,10 +307,12 @@ def _columns(item: Progress) -> dict[str, Any]:
         "latency_p50_ms": latency[0] if latency else None,
         "latency_p99_ms": latency[1] if latency else None,
         "to_relearn": json.dumps(asdict(checkpoint.to_relearn)) if checkpoint.to_relearn else None,
+        "map_changes": int(item.assignment_id in changes.changed),
+        "map_rewrites": int(item.assignment_id in changes.rewritten),
     }
 
 
-async def _append(connection: AsyncConnection, kind: Kind, new: dict[Place, list[Segment]]) -> None:
+async def _append(connection: AsyncConnection, kind: Kind, new: dict[Place, list[Segment]], changes: _Changes) -> None:
     if not new:
         return
     bounds = [(*place, min(s.start for s in segments), max(s.end for s in segments)) for place, segments in new.items()]
@@ -249,6 +324,8 @@ async def _append(connection: AsyncConnection, kind: Kind, new: dict[Place, list
         for start, end, label in change.written:
             value = start + label if isinstance(label, int) else label
             written.append((*place, start, end - start, value))
+        for start in (*change.removed, *(segment.start for segment in change.written)):
+            changes.note(kind, *place, start)
     remove, write = _WRITES[kind]
     if removed:
         await connection.execute(remove, dict(zip(("ids", "epochs", "starts"), _arrays(removed), strict=True)))
@@ -271,17 +348,21 @@ async def _give_up(connection: AsyncConnection, assignment_id: int, hole: Hole) 
     place, bounds = (assignment_id, hole.epoch), [(assignment_id, hole.epoch, hole.source_start, hole.source_start + hole.length)]
     runs, holes = (await _near(connection, "runs", bounds))[place], (await _near(connection, "holes", bounds))[place]
     pieces = free_of(hole, runs, holes)
-    await _append(connection, "holes", {place: [hole_segment(piece) for piece in pieces]} if pieces else {})
+    await _append(connection, "holes", {place: [hole_segment(piece) for piece in pieces]} if pieces else {}, _Changes())
     return sum(piece.length for piece in pieces)
 
 
-async def _save_exceptions(connection: AsyncConnection, items: Sequence[Progress]) -> None:
+async def _save_duplicates(connection: AsyncConnection, items: Sequence[Progress], changes: _Changes) -> None:
     duplicates = [
         (item.assignment_id, one.epoch, one.source_offset, one.destination_offset, one.kind) for item in items for one in item.duplicates
     ]
     if duplicates:
         names = ("ids", "epochs", "sources", "destinations", "kinds")
         await connection.execute(_DUPLICATES, dict(zip(names, _arrays(duplicates), strict=True)))
+        changes.changed.update(assignment_id for assignment_id, *_ in duplicates)
+
+
+async def _save_parked(connection: AsyncConnection, items: Sequence[Progress]) -> None:
     refused = [
         (item.assignment_id, item.checkpoint.epoch, one.source_offset, one.reason, one.size_bytes)
         for item in items for one in item.parked

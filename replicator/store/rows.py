@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Row, Select, literal_column, select
+from sqlalchemy import Row, Select, false, func, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from replicator.core.record import MessageQueue, RecordIdentity
@@ -34,6 +34,24 @@ ASSIGNMENTS: Select[Any] = (
     .order_by(assignments.c.assignment_id)
 )
 """Of living flows only: the pair of a tombstone has no flow to join."""
+
+ASSIGNMENTS_KEPT: Select[Any] = (
+    select(
+        assignments,
+        *(column for column in progress.c if column.name not in ("assignment_id", "state")),
+        literal_column(EFFECTIVE_STATE).label("effective_state"),
+        (func.coalesce(flows.c.paused, false()) | pairs.c.paused).label("any_paused"),
+        func.coalesce(flows.c.flow_id, "").label("flow_id"),
+        func.coalesce(flows.c.task, "").label("task"),
+        func.coalesce(flows.c.source, pairs.c.source).label("source"),
+        func.coalesce(flows.c.destination, pairs.c.destination).label("destination"),
+    )
+    .join(progress, progress.c.assignment_id == assignments.c.assignment_id)
+    .join(pairs, pairs.c.pair_id == assignments.c.pair_id)
+    .outerjoin(flows, flows.c.flow_id == pairs.c.flow_id)
+    .order_by(assignments.c.assignment_id)
+)
+"""Those of tombstones too, without flow id and task."""
 
 PAIRS: Select[Any] = select(pairs, flows.c.task).outerjoin(flows, flows.c.flow_id == pairs.c.flow_id).order_by(pairs.c.pair_id)
 

@@ -63,11 +63,12 @@ def refuse_epoch(assignment_id: int, epoch: int, current: int, leased_to: str | 
 
 
 def epoch_event(
-    assignment_id: int, epoch: int, examined_through: int, reason: str, given_up: Hole | None
+    assignment_id: int, epoch: int, examined_through: int, reason: str, given_up: Hole | None, divergence_offset: int
 ) -> tuple[str, dict[str, Any]]:
     """Message and detail."""
     lost = None if given_up is None else {"epoch": given_up.epoch, "source_start": given_up.source_start, "length": given_up.length}
     detail = {
         "assignment_id": assignment_id, "epoch": epoch, "examined_through": examined_through, "reason": reason, "given_up": lost,
+        "divergence_offset": divergence_offset,
     }  # fmt: skip
     return f"epoch {epoch} begins at source offset {examined_through}: {reason}", detail

@@ -190,8 +190,23 @@ progress = Table(
     Column("latency_p99_ms", Double),
     Column("observed_at", DateTime(timezone=True)),
     Column("to_relearn", JSONB),
+    _big("map_version"),
+    _big("map_rewritten"),
     postgresql_with={"fillfactor": "60"},
 )
+"""``map_version`` grows with every change of the assignment's map; ``map_rewritten``: the version of the last change that touched
+anything before the last row of ``runs`` or of ``holes``."""
+
+epochs = Table(
+    "epochs",
+    metadata,
+    _assignment_key(),
+    Column("epoch", Integer, primary_key=True, autoincrement=False),
+    Column("divergence_offset", BigInteger, nullable=False),
+    Column("start_offset", BigInteger, nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+)
+"""Of the second epoch and later ones: the first has nothing to differ from."""
 
 runs = Table(
     "runs",

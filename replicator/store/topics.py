@@ -13,7 +13,7 @@ from replicator.core.record import MessageQueue
 from replicator.store import rules
 from replicator.store.driver import Database
 from replicator.store.port import Assignment, NewAssignment, TopicPair
-from replicator.store.rows import ASSIGNMENTS, PAIRS, pair_of, read_assignments
+from replicator.store.rows import ASSIGNMENTS, ASSIGNMENTS_KEPT, PAIRS, pair_of, read_assignments
 from replicator.store.tables import assignments, clusters, flows, pairs, progress, queue_map_entries, queue_maps
 
 
@@ -122,6 +122,14 @@ class Topics:
             query = query.where(flows.c.flow_id == flow_id)
         async with self._database.begin() as connection:
             return await read_assignments(connection, query)
+
+    async def topic_assignments(self, cluster_id: str, topic: str) -> Sequence[tuple[TopicPair, Assignment]]:
+        reads = (pairs.c.source_cluster_id == cluster_id) & (pairs.c.source_topic == topic)
+        writes = (pairs.c.destination_cluster_id == cluster_id) & (pairs.c.destination_topic == topic)
+        async with self._database.begin() as connection:
+            touching = {row.pair_id: pair_of(row) for row in await connection.execute(PAIRS.where(reads | writes))}
+            query = ASSIGNMENTS_KEPT.where(assignments.c.pair_id.in_(touching))
+            return [(touching[one.pair_id], one) for one in await read_assignments(connection, query)]
 
 
 async def _cluster_ids(connection: AsyncConnection, source: str, destination: str) -> tuple[str, str]:

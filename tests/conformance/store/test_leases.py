@@ -196,4 +196,7 @@ async def test_a_new_epoch_is_set_only_while_nobody_holds_the_lease(store):
     assert (after.state, after.error) == ("starting", "")
     (event,) = await store.events("orders")
     assert event.kind == "epoch"
-    assert event.detail == {"assignment_id": row.assignment_id, "epoch": 2, "examined_through": 100, "reason": "accepted", "given_up": None}
+    assert event.detail == {
+        "assignment_id": row.assignment_id, "epoch": 2, "examined_through": 100, "reason": "accepted", "given_up": None,
+        "divergence_offset": 100,
+    }
