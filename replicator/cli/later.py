@@ -11,7 +11,6 @@ from replicator.core.errors import InvalidInput
 COMMANDS = {
     "coordinator": "the coordinator as a service of its own",
     "worker": "a worker as a service of its own",
-    "offsets": "translates one offset between clusters",
     "groups": "consumer progress of both sides",
     "quick-sync": "the same as groups sync",
     "failover": "moves consumers to another cluster",

@@ -13,6 +13,8 @@ Every operation returns JSON-ready values and raises errors of ``core.errors``: 
     events   [{"at", "kind", "message", "detail"}], oldest first
     parked_list  [{"id", "source", "destination", "source_queue", "source_offset", "reason", "size_bytes", "state"}]
     parked_retry, parked_discard  [{"id", "result", "detail"}]; ids None: all that are parked now
+    translate  {"status", "source_broker", "source_queue", "destination_topic", "destination_broker", "destination_queue",
+             "destination_offset", "reason"}
 
 Any number of coordinators answer; only the holder of the lease reconciles.
 """
@@ -23,7 +25,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from replicator.coordinator import apply, check, operations, parked, stops
+from replicator.coordinator import apply, check, operations, parked, stops, translating
+from replicator.coordinator.atlas import Atlas
 from replicator.coordinator.connections import Connect, Connections
 from replicator.coordinator.headroom import Headroom
 from replicator.coordinator.reconcile import Reconciler
@@ -41,6 +44,7 @@ class Coordinator:
         self._connections = Connections(connect)
         self._reconciler = Reconciler(store, self._connections, instance)
         self._headroom = Headroom(store, self._connections)
+        self._atlas = Atlas(store)
         self._applying = asyncio.Lock()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -118,3 +122,7 @@ class Coordinator:
 
     async def parked_discard(self, task: str, ids: Sequence[int] | None) -> list[dict[str, Any]]:
         return await parked.discard(self._store, task, ids)
+
+    async def translate(self, task: str, source: str, destination: str, topic: str, queue: str, offset: int) -> dict[str, Any]:
+        scope = operations.Scope(task, topic, source, destination)
+        return await translating.translate(self._store, self._atlas, scope, queue, offset)

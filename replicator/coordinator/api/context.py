@@ -49,6 +49,8 @@ class Operations(Protocol):
 
     async def parked_discard(self, task: str, ids: Sequence[int] | None) -> Any: ...
 
+    async def translate(self, task: str, source: str, destination: str, topic: str, queue: str, offset: int) -> Any: ...
+
 
 @dataclass(slots=True)
 class Readiness:

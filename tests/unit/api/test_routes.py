@@ -28,6 +28,8 @@ LOSS = {"topic": "pay", "source": "a", "destination": "b", "accept_loss": True}
         ("GET", "/tasks/orders/events", None, ("events", "orders")),
         ("GET", "/tasks/orders/parked", None, ("parked_list", "orders")),
         ("POST", "/tasks/orders/parked/retry", {"ids": [1, 2]}, ("parked_retry", "orders", [1, 2])),
+        ("GET", "/tasks/orders/offsets/translate?source=a&destination=b&topic=pay&queue=x/3&offset=7", None,
+         ("translate", "orders", "a", "b", "pay", "x/3", 7)),
         ("POST", "/tasks/orders/parked/discard", {"ids": [3]}, ("parked_discard", "orders", [3])),
     ],
 )
@@ -48,6 +50,13 @@ async def test_all_parked_messages_are_meant_only_where_it_is_said(api, operatio
         answer = await api.ask("POST", path, json=body)
         assert (answer.status_code, answer.json()["exit_code"]) == (400, 2)
         assert "all: true" in answer.json()["title"]
+    assert api.coordinator.calls == []
+
+
+@pytest.mark.parametrize("offset", ["-1", "x", "", "9223372036854775808"])
+async def test_an_offset_is_a_number_from_0_on(api, offset):
+    answer = await api.ask("GET", f"/api/v1/tasks/orders/offsets/translate?source=a&destination=b&topic=t&queue=0&offset={offset}")
+    assert (answer.status_code, answer.json()["exit_code"]) == (400, 2)
     assert api.coordinator.calls == []
 
 

@@ -32,6 +32,13 @@ PREVIEW = {
 }
 
 
+TRANSLATED = {
+    "status": "skipped", "source_broker": "b-0", "source_queue": 3, "destination_topic": "pay", "destination_broker": "c-0",
+    "destination_queue": 1, "destination_offset": 4_000_000_123, "reason": "filtered",
+}
+TRANSLATE = ("offsets", "translate", "orders", "--source", "a", "--destination", "b", "--topic", "pay", "--queue", "b-0/3", "--offset", "7")
+
+
 class Coordinator:
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, object]] = []
@@ -39,7 +46,8 @@ class Coordinator:
     def __call__(self, request: httpx.Request) -> httpx.Response:
         path = request.url.path.removeprefix("/api/v1")
         self.asked.append((request.method, path, json.loads(request.content) if request.content else None))
-        answers = {"/tasks/orders/resume": PREVIEW, "/status": STATUS, "/tasks/orders/events": EVENTS, "/clusters": [], "/assignments": []}
+        answers = {"/tasks/orders/resume": PREVIEW, "/status": STATUS, "/tasks/orders/events": EVENTS, "/clusters": [], "/assignments": [],
+                   "/tasks/orders/offsets/translate": TRANSLATED}
         return httpx.Response(200, json=answers.get(path, {"done": path}))
 
 
@@ -120,6 +128,21 @@ def test_what_is_given_up_is_shown_before_it_is(coordinator, monkeypatch, argume
     assert isinstance(result.exception, Unsafe) == (answer == "n\n")
 
 
+def test_one_answer_of_the_offset_map(coordinator):
+    assert json.loads(run(*TRANSLATE, "-o", "json")) == TRANSLATED
+    assert yaml.safe_load(run(*TRANSLATE, "-o", "yaml")) == TRANSLATED
+    (row,) = [line for line in run(*TRANSLATE).splitlines() if "skipped" in line]
+    assert row.split() == ["skipped", "b-0", "3", "pay", "c-0", "1", "4000000123", "filtered"]
+    assert [method for method, path, _ in coordinator.asked if path == "/tasks/orders/offsets/translate"] == ["GET"] * 3
+
+
+@pytest.mark.parametrize("left_out", ["--source", "--destination", "--topic", "--queue", "--offset"])
+def test_a_translation_needs_all_of_the_question(coordinator, left_out):
+    at = TRANSLATE.index(left_out)
+    result = CliRunner().invoke(app, [*TRANSLATE[:at], *TRANSLATE[at + 2:]])
+    assert (result.exit_code, coordinator.asked) == (2, [])
+
+
 @pytest.mark.parametrize("arguments", [(), ("1", "--all")])
 def test_all_parked_messages_are_never_meant_by_accident(coordinator, arguments):
     result = CliRunner().invoke(app, ["parked", "discard", "orders", *arguments])
@@ -136,3 +159,4 @@ def test_documents_become_json_values(tmp_path):
 def test_every_command_has_help_with_an_example():
     for command in ("run", "check", "apply", "get", "delete", "pause", "resume", "status", "events", "schema", "version"):
         assert "Example: replicator" in " ".join(run(command, "--help").split())
+    assert "Example: replicator" in " ".join(run("offsets", "translate", "--help").split())
