@@ -44,6 +44,12 @@ class WayOut:
         return Hole(epoch, start, length, "history") if length > 0 else None
 
     @property
+    def divergence_offset(self) -> int:
+        """Up to where the copies of the old history still answer. Expired records leave it as it was; otherwise nobody can tell what
+        the queue still holds of it, so nothing does."""
+        return self.position if self.position < self.bounds.min_offset else self.bounds.min_offset
+
+    @property
     def given_up(self) -> int:
         return self.lost.length if self.lost else 0
 
@@ -139,6 +145,8 @@ async def _go_on(store: Store, way: WayOut, reason: str) -> None:
         )
         async for attempt in retrying:
             with attempt:
-                await store.set_epoch(one.assignment_id, way.epoch, way.go_on_at, reason, given_up=way.lost)
+                await store.set_epoch(
+                    one.assignment_id, way.epoch, way.go_on_at, reason, given_up=way.lost, divergence_offset=way.divergence_offset
+                )
     finally:
         await store.set_paused(one.task, False, topic=one.source_queue.topic, flow=flow)

@@ -12,7 +12,7 @@ import pytest
 from deploy.local import start_clusters, stop_clusters
 from tests.acceptance.command import refused, run_command
 from tests.acceptance.guarded import ADMIN, SECRET, AccessControl1, Auth2, Guarded, Rights
-from tests.acceptance.process import ONE_WAY, cluster_yaml, free_port, task_yaml
+from tests.acceptance.process import cluster_yaml, free_port, one_way, task_yaml
 from tests.acceptance.truth import assert_copied_exactly
 from tests.witness.client import Witness
 
@@ -131,7 +131,7 @@ def test_a_missing_right_blocks_until_it_is_granted(case, admin, replicator, mon
         documents.append(cluster_yaml(cluster.name, cluster.name_servers, *lines))
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-    task = task_yaml(case.task, case.topic, ONE_WAY.format(source=source.name, destination=destination.name))
+    task = task_yaml(case.task, case.topic, one_way(source.name, destination.name))
     admin.produce(source.name_servers, case.topic, 1, prefix="large", body_bytes=LARGE_BODY_BYTES, with_keys=True)
     admin.bulk(source.name_servers, case.topic, MESSAGES, prefix="before", with_keys=True)
     process = replicator(*documents, task)
