@@ -156,9 +156,9 @@ class TagRule(_Model):
 
 
 class Groups(_Model):
-    include: list[str] = ["*"]
+    include: list[str] = Field(default=["*"], description="Consumer groups whose progress is carried: exact names, or patterns with *.")
     exclude: list[str] = []
-    local: list[str] = []
+    local: list[str] = Field(default=[], description="Groups that consume only what was born on their own cluster.")
 
 
 class Progress(_Model):
@@ -186,7 +186,7 @@ class TaskSpec(_Model):
     delayed: Literal["when-delivered", "ahead"] = Field(default="when-delivered", description="ahead: not available in this version.")
     retry: bool = Field(default=False, description="true: not available in this version.")
     relay: bool = False
-    progress: Progress = Field(default=Progress(), description="Only sync: manual is available in this version.")
+    progress: Progress = Progress()
     limits: Limits = Limits()
     tune_source: bool = Field(default=False, description="true: not available in this version.")
     on_refused: Literal["park", "stop"] = "park"

@@ -60,7 +60,6 @@ def task_to_spec(task: ReplicationTask) -> dict[str, Any]:
         "on_refused": task.on_refused,
         "on_history_change": task.on_history_change,
     }
-    # Only what was chosen: progress keys at their default must not be read back as a wish for them.
     if progress := _progress_json(task.progress):
         spec["progress"] = progress
     return spec
@@ -99,7 +98,7 @@ def to_task(name: str, spec: TaskSpec) -> ReplicationTask:
 
 def findings_in(spec: TaskSpec) -> list[Finding]:
     """What no single key shows: paths are relative to ``spec``."""
-    return [*_cluster_findings(spec), *_topic_findings(spec), *_tag_findings(spec), *_filter_findings(spec)]
+    return [*_cluster_findings(spec), *_topic_findings(spec), *_tag_findings(spec), *_filter_findings(spec), *_group_findings(spec)]
 
 
 def unavailable_in(spec: TaskSpec) -> list[Finding]:
@@ -109,10 +108,6 @@ def unavailable_in(spec: TaskSpec) -> list[Finding]:
         findings.append((("delayed",), f"ahead: {NOT_AVAILABLE}"))
     if spec.retry:
         findings.append((("retry",), f"true: {NOT_AVAILABLE}"))
-    chosen = spec.progress.model_fields_set
-    if "sync" in chosen and spec.progress.sync == "automatic":
-        findings.append((("progress", "sync"), f"automatic: {NOT_AVAILABLE}"))
-    findings += [(("progress", key), NOT_AVAILABLE) for key in ("groups", "interval_seconds") if key in chosen]
     return findings
 
 
@@ -170,6 +165,16 @@ def _filter_findings(spec: TaskSpec) -> Iterator[Finding]:
         compile_filter(spec.filter)
     except InvalidInput as error:
         yield ("filter",), re.sub(r"^filter[,:] ?", "", str(error))
+
+
+def _group_findings(spec: TaskSpec) -> Iterator[Finding]:
+    groups = spec.progress.groups
+    for key, patterns in (("include", groups.include), ("exclude", groups.exclude), ("local", groups.local)):
+        for i, pattern in enumerate(patterns):
+            try:
+                validate_pattern(pattern, "group pattern")
+            except InvalidInput as error:
+                yield ("progress", "groups", key, i), str(error)
 
 
 def _tag_rule(rule: TagRule) -> TagRuleSpec:

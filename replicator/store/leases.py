@@ -51,8 +51,9 @@ _REVOKED = text("""
     ORDER BY a.assignment_id""")
 
 _HOLD = text(f"""
-    INSERT INTO leases (name, holder, lease_until) VALUES (:name, :holder, clock_timestamp() + {_SECONDS})
-    ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, lease_until = clock_timestamp() + {_SECONDS}
+    INSERT INTO leases (name, holder, lease_until, token) VALUES (:name, :holder, clock_timestamp() + {_SECONDS}, 1)
+    ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, lease_until = clock_timestamp() + {_SECONDS},
+        token = leases.token + CASE WHEN leases.holder = excluded.holder THEN 0 ELSE 1 END
     WHERE leases.holder = excluded.holder OR (leases.lease_until <= clock_timestamp() AND {_EXPIRY_COUNTS})
     RETURNING name""")
 

@@ -11,6 +11,8 @@ MAP_PAGE_ROWS_MAX = 100_000
 """Rows of a map that one statement fetches."""
 WORKER_DAYS_MAX = 1
 """A worker not seen for longer is forgotten."""
+GROUP_WRITE_DAYS_MAX = 7
+"""An older write of a group's offsets is forgotten."""
 COORDINATOR_LEASE = "coordinator"
 SKIP_REASONS = ("filtered", "loop", "refused", "expired", "history")
 STICKY_STATES = ("blocked", "stopped-history-change", "failed")

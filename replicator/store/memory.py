@@ -18,6 +18,7 @@ from replicator.store import rules
 from replicator.store.identifiers import make_flow_id
 from replicator.store.limits import COORDINATOR_LEASE, EVENTS_PER_TASK_MAX
 from replicator.store.memory_figures import effective_state, flow_figures
+from replicator.store.memory_groups import MemoryGroups
 from replicator.store.memory_reads import MapReads
 from replicator.store.memory_tables import StoredAssignment, StoredPair, StoredParked, Tables, TopicKey
 from replicator.store.port import (
@@ -36,7 +37,7 @@ from replicator.store.port import (
 )
 
 
-class MemoryStore(MapReads):
+class MemoryStore(MapReads, MemoryGroups):
     """``clock``: seconds since 1970, injectable. ``available = False`` is an outage: every method raises ``StoreUnavailable``;
     setting it back is a restart of the database, after which expired leases count only one lease time later."""
 
@@ -447,6 +448,8 @@ class MemoryStore(MapReads):
         held = leases.get(COORDINATOR_LEASE)
         if held is not None and held[0] != holder and not self._is_expired(held[1], lease_seconds):
             return False
+        if held is None or held[0] != holder:
+            self._read().lease_tokens[COORDINATOR_LEASE] += 1
         leases[COORDINATOR_LEASE] = (holder, self._clock() + lease_seconds)
         return True
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from replicator.core.record import MessageQueue
 from replicator.store.memory_map import OffsetTable
-from replicator.store.port import Assignment, ClusterRow, Event, Flow, Parked, TaskRow, TopicPair
+from replicator.store.port import Assignment, ClusterRow, Event, Flow, GroupState, GroupWrite, Parked, TaskRow, TopicPair
 
 TopicKey = tuple[str, str]
 
@@ -52,4 +52,7 @@ class Tables:
     events: dict[str, list[Event]] = field(default_factory=lambda: defaultdict(list))
     workers: dict[str, tuple[dict[str, Any], float]] = field(default_factory=dict)
     leases: dict[str, tuple[str, float]] = field(default_factory=dict)
+    lease_tokens: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    group_states: dict[tuple[str, str, tuple[str, str]], GroupState] = field(default_factory=dict)
+    group_writes: dict[int, GroupWrite] = field(default_factory=dict)
     last_id: int = 0

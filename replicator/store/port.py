@@ -268,6 +268,46 @@ class Event:
     detail: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class GroupState:
+    """What is known of a consumer group between the two clusters of a flow; one row for both directions."""
+
+    task: str
+    group: str
+    clusters: tuple[str, str]
+    """Declared names, in alphabetical order."""
+    state: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class QueueWrite:
+    queue: MessageQueue
+    old: int | None
+    new: int
+    now: int | None = None
+    """Read back after the write; None while nobody has, or where nothing stands there."""
+    refused: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupWrite:
+    """One write of a group's offsets on one cluster. ``token`` and ``at`` are the store's."""
+
+    task: str
+    group: str
+    cluster: str
+    owner: str
+    """The cluster whose progress it carries; empty where a person said the offsets."""
+    why: str
+    queues: tuple[QueueWrite, ...]
+    write_id: int = 0
+    token: int = 0
+    """Of the coordinator's lease it was intended under."""
+    done: bool = False
+    """False: it was intended, and what became of it is not known."""
+    at: datetime | None = None
+
+
 class Store(Protocol):
     async def open(self) -> None:
         """Connects and checks the schema version: raises ReplicatorError naming both versions when it is older or newer."""
@@ -435,6 +475,26 @@ class Store(Protocol):
 
     async def hold_coordinator(self, holder: str, lease_seconds: float) -> bool:
         """Takes or renews the lease ``coordinator``; True if held now."""
+        ...
+
+    # consumer progress
+    async def group_states(self, task: str) -> Sequence[GroupState]: ...
+
+    async def save_group_states(self, holder: str, states: Sequence[GroupState]) -> bool:
+        """Each as a whole, all in one go. False, and nothing saved, unless ``holder`` holds the lease ``coordinator``."""
+        ...
+
+    async def intend_group_writes(self, holder: str, writes: Sequence[GroupWrite]) -> Sequence[int] | None:
+        """Before anything is written: one id for each, in the order given. None, and nothing stored, unless ``holder`` holds the
+        lease ``coordinator``."""
+        ...
+
+    async def finish_group_writes(self, results: Mapping[int, Sequence[QueueWrite]]) -> None:
+        """What was read back after each write. True whoever holds the lease now."""
+        ...
+
+    async def group_writes(self, task: str, group: str | None = None, limit: int = 200) -> Sequence[GroupWrite]:
+        """The newest ``limit``, in the order they were intended."""
         ...
 
     async def flow_figures(self) -> Sequence[dict[str, Any]]:

@@ -279,4 +279,32 @@ leases = Table(
     Column("name", Text, primary_key=True),
     Column("holder", Text, nullable=False),
     Column("lease_until", DateTime(timezone=True), nullable=False),
+    Column("token", BigInteger, nullable=False, server_default=_ZERO),
+)
+
+group_states = Table(
+    "group_states",
+    metadata,
+    Column("task", Text, primary_key=True),
+    Column("consumer_group", Text, primary_key=True),
+    Column("cluster_low", Text, primary_key=True),
+    Column("cluster_high", Text, primary_key=True),
+    Column("state", JSONB, nullable=False),
+)
+
+group_writes = Table(
+    "group_writes",
+    metadata,
+    Column("write_id", BigInteger, primary_key=True),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("task", Text, nullable=False),
+    Column("consumer_group", Text, nullable=False),
+    Column("cluster", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("queues", JSONB, nullable=False),
+    Column("token", BigInteger, nullable=False),
+    Column("done", Boolean, nullable=False, server_default=_FALSE),
+    Index("group_writes_group", "task", "consumer_group", "write_id"),
+    Index("group_writes_at", "at"),
 )

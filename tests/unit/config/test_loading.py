@@ -42,7 +42,7 @@ spec:
   delayed: when-delivered
   retry: false
   relay: false
-  progress: {sync: manual}
+  progress: {groups: {include: ["pay*"], exclude: [pay-x], local: [pay-y]}, sync: manual, interval_seconds: 7}
   limits: {messages_per_second: 10000, bytes_per_second: 50MiB}
   tune_source: false
   on_refused: park
@@ -86,7 +86,7 @@ def test_the_example_of_the_contract(tmp_path: Path) -> None:
     assert task.tags == (TagRuleSpec("origin", "{origin}"), TagRuleSpec("tier", "gold", "pay-*", "level", "1"))
     assert task.filter == "region = 'cn' OR amount > 100"
     assert (task.messages_per_second_max, task.bytes_per_second_max) == (10_000, 50 * 1024 * 1024)
-    assert task.progress == ProgressSpec(sync="manual")
+    assert task.progress == ProgressSpec(("pay*",), ("pay-x",), ("pay-y",), "manual", 7)
 
 
 def test_one_way_over_several_files(tmp_path: Path) -> None:
@@ -127,9 +127,9 @@ def test_one_way_over_several_files(tmp_path: Path) -> None:
         ("amount > 100", "amount >", "f.yaml:16: spec.filter: character 26: expected"),
         ("when-delivered", "ahead", "f.yaml:17: spec.delayed: ahead: not available in this version"),
         ("retry: false", "retry: true", "f.yaml:18: spec.retry: true: not available in this version"),
-        ("sync: manual", "sync: automatic", "f.yaml:20: spec.progress.sync: automatic: not available"),
-        ("sync: manual", "interval_seconds: 5", "f.yaml:20: spec.progress.interval_seconds: not available"),
-        ("sync: manual", "groups: {}", "f.yaml:20: spec.progress.groups: not available"),
+        ("sync: manual", "sync: automatically", "f.yaml:20: spec.progress.sync: expected 'automatic' or 'manual'"),
+        ("interval_seconds: 7", "interval_seconds: 0", "f.yaml:20: spec.progress.interval_seconds: Input should be greater"),
+        ("pay-y", "'pay y'", "f.yaml:20: spec.progress.groups.local[0]: group pattern 'pay y'"),
         ("delayed: when-delivered", 'delayed: "when\\0"', "f.yaml:17: spec.delayed: holds characters that cannot be stored"),
         ("exclude: []", "exclude: !!python/name:os []", "f.yaml:9: spec.topics.exclude: the tag"),
         ("  exclude: []", "  1: []", "f.yaml:9: spec.topics: the key 1 is not text: put it in quotes"),
