@@ -11,8 +11,6 @@ from replicator.core.errors import InvalidInput
 COMMANDS = {
     "coordinator": "the coordinator as a service of its own",
     "worker": "a worker as a service of its own",
-    "groups": "consumer progress of both sides",
-    "quick-sync": "the same as groups sync",
     "failover": "moves consumers to another cluster",
     "failback": "moves consumers back",
     "audit": "proves that both sides are equal, or lists differences",

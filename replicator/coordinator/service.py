@@ -12,6 +12,11 @@ Every operation returns JSON-ready values and raises errors of ``core.errors``: 
     status   {"observed_at", "tasks": [{"name", "state", "flows": [...]}]}
     events   [{"at", "kind", "message", "detail"}], oldest first
     parked_list  [{"id", "source", "destination", "source_queue", "source_offset", "reason", "size_bytes", "state"}]
+    groups_list  {"groups": [{"group", "topic", "kind", "owner", "carried", "reason", "source_offsets", "destination_offsets", …}]}
+    groups_plan  {"groups": [{"group", "kind", "owner", "topic", "queues": [{"source_broker", "source_queue", "from",
+             "destination_broker", "destination_queue", "to", "action", "seen_again", "exact", "reason"}]}], "seen_again"}
+    groups_sync  the plan as it was carried out, with "moved", "refused" and "failed" (queues)
+    groups_reset {"group", "queues": [{"queue", "from", "to", "now", "refused"}], "done"}
     parked_retry, parked_discard  [{"id", "result", "detail"}]; ids None: all that are parked now
     translate  {"status", "source_broker", "source_queue", "destination_topic", "destination_broker", "destination_queue",
              "destination_offset", "reason"}
@@ -29,6 +34,8 @@ from replicator.coordinator import apply, check, operations, parked, stops, tran
 from replicator.coordinator.atlas import Atlas
 from replicator.coordinator.connections import Connect, Connections
 from replicator.coordinator.headroom import Headroom
+from replicator.coordinator.progress.commands import Ask, GroupCommands, Place
+from replicator.coordinator.progress.loop import ProgressLoop
 from replicator.coordinator.reconcile import Reconciler
 from replicator.coordinator.status import render_status
 from replicator.core.task import Cluster, ReplicationTask
@@ -45,12 +52,16 @@ class Coordinator:
         self._reconciler = Reconciler(store, self._connections, instance)
         self._headroom = Headroom(store, self._connections)
         self._atlas = Atlas(store)
+        self._progress = ProgressLoop(store, self._connections, self._atlas, instance)
+        self._groups = GroupCommands(store, self._connections, self._progress)
         self._applying = asyncio.Lock()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Reconciles until ``stop`` is set, then closes the connectors."""
+        """Reconciles and syncs progress until ``stop`` is set, then closes the connectors."""
         try:
-            await self._reconciler.run(stop)
+            async with asyncio.TaskGroup() as running:
+                running.create_task(self._reconciler.run(stop), name="reconciling")
+                running.create_task(self._progress.run(stop), name="progress")
         finally:
             await self._headroom.close()
             await self._connections.close()
@@ -126,3 +137,15 @@ class Coordinator:
     async def translate(self, task: str, source: str, destination: str, topic: str, queue: str, offset: int) -> dict[str, Any]:
         scope = operations.Scope(task, topic, source, destination)
         return await translating.translate(self._store, self._atlas, scope, queue, offset)
+
+    async def groups_list(self, ask: Ask) -> dict[str, Any]:
+        return await self._groups.listing(ask)
+
+    async def groups_plan(self, ask: Ask, back: bool = False) -> dict[str, Any]:
+        return await self._groups.plan(ask, back=back)
+
+    async def groups_sync(self, ask: Ask, seen_again: int | None = None, back: bool = False) -> dict[str, Any]:
+        return await self._groups.sync(ask, seen_again=seen_again, back=back)
+
+    async def groups_reset(self, ask: Ask, place: Place, dry_run: bool = False) -> dict[str, Any]:
+        return await self._groups.reset(ask, place, dry_run=dry_run)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Protocol, cast
 
 from fastapi import Depends, Request
 
+from replicator.coordinator.progress.commands import Ask, Place
 from replicator.core.task import Cluster, ReplicationTask
 from replicator.observe.metrics import FlowMetrics
 from replicator.store.port import Store
@@ -50,6 +51,14 @@ class Operations(Protocol):
     async def parked_discard(self, task: str, ids: Sequence[int] | None) -> Any: ...
 
     async def translate(self, task: str, source: str, destination: str, topic: str, queue: str, offset: int) -> Any: ...
+
+    async def groups_list(self, ask: Ask) -> Any: ...
+
+    async def groups_plan(self, ask: Ask, back: bool) -> Any: ...
+
+    async def groups_sync(self, ask: Ask, seen_again: int | None, back: bool) -> Any: ...
+
+    async def groups_reset(self, ask: Ask, place: Place, dry_run: bool) -> Any: ...
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from replicator.coordinator.progress.loop import ProgressLoop
 from replicator.coordinator.progress.planning import REFUSE, Asked, GroupPlan, Planner, seen_again_in
 from replicator.coordinator.progress.routes import Direction, routes_of
 from replicator.coordinator.progress.task_sync import Seen, TaskSync
-from replicator.coordinator.progress.writing import Wish, Written
+from replicator.coordinator.progress.writing import Wish, Written, keeper
 from replicator.core.errors import InvalidInput, Missing, NotConnected, Unsafe
 from replicator.core.ownership import settle
 from replicator.core.record import MessageQueue
@@ -193,6 +193,8 @@ class GroupCommands:
         assignments = await self._store.assignments(task=ask.task)
         source = await self._connections.get(known.cluster(ask.source), at_once=True)
         written = await self._connections.get(known.cluster(ask.destination), at_once=True)
+        for link in (source, written):
+            keeper(link)
         links: dict[str, Link | None] = {ask.source: source, ask.destination: written}
         seen = await sync.read(direction.pair, routes_of(Direction(task, *direction.pair), assignments), links)
         for name, offsets in seen.offsets.items():

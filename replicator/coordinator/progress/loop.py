@@ -11,15 +11,13 @@ from replicator.coordinator import declared
 from replicator.coordinator.connections import Connections
 from replicator.coordinator.declared import Declared
 from replicator.coordinator.progress.routes import Maps
-from replicator.coordinator.progress.task_sync import TaskSync
+from replicator.coordinator.progress.task_sync import LEASE_SECONDS, TaskSync
 from replicator.core.errors import ReplicatorError
 from replicator.core.task import ReplicationTask
 from replicator.store.port import Store
 
 log = structlog.get_logger(__name__)
 
-LEASE_SECONDS = 12.0
-"""As the reconciler's: it is the same lease."""
 TURN_SECONDS = 0.5
 INTERVALS_MISSED_MAX = 2
 """After a longer gap what changed meanwhile says nothing about who moved."""

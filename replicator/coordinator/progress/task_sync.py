@@ -18,6 +18,7 @@ from replicator.coordinator.progress.knowledge import GroupKey, Known, known_of,
 from replicator.coordinator.progress.planning import Asked, GroupPlan, Planner
 from replicator.coordinator.progress.routes import Direction, Maps, Routes, pairs_of, routes_of
 from replicator.coordinator.progress.writing import Wish, Writer, Written, keeper
+from replicator.core.connector import KeepsProgress
 from replicator.core.errors import ReplicatorError, Unsafe
 from replicator.core.groups import GroupMembers
 from replicator.core.ownership import IDLE_INTERVALS_MIN, Decision, Observation, Ownership, SideSeen, observe
@@ -33,6 +34,10 @@ SUBSCRIPTION_INTERVALS = 12
 """The owner's members are asked for what they subscribe to at most once in so many intervals, and only if the group moves."""
 MEMBERS_INTERVALS = IDLE_INTERVALS_MIN
 """A side seen with members is left alone for so many intervals before anybody asks again."""
+LEASE_SECONDS = 12.0
+"""As the reconciler's: it is the same lease."""
+WRITES_AT_ONCE_MAX = 500
+"""Groups written under one intent: the lease is renewed before each."""
 PLANS_AT_ONCE = 200
 """Planned without letting other work of the process go on."""
 
@@ -127,7 +132,7 @@ class TaskSync:
         return Seen(pair, {name: await self._offsets(link, sorted(topics[name])) for name, link in links.items()})
 
     async def _offsets(self, link: Link | None, topics: Sequence[str]) -> GroupOffsets | None:
-        if link is None:
+        if link is None or not isinstance(link.connector, KeepsProgress):
             return None
         try:
             return await link.ask(keeper(link).group_offsets(topics))
@@ -245,7 +250,9 @@ class TaskSync:
         for (owning, written), chosen in plans.items():
             source, link = links[owning], links[written]
             if source is not None and link is not None:
-                await self.write(task, seen.pair, source, link, chosen, why="automatic")
+                for first in range(0, len(chosen), WRITES_AT_ONCE_MAX):
+                    await self._store.hold_coordinator(self._holder, LEASE_SECONDS)
+                    await self.write(task, seen.pair, source, link, chosen[first : first + WRITES_AT_ONCE_MAX], why="automatic")
 
     async def _learn_subscriptions(self, asked: Asked, source: Link) -> None:
         where = source.cluster.name, asked.group

@@ -2,10 +2,13 @@
 
 import pytest
 
+from replicator.coordinator.progress.commands import Ask, Place
+
 CLUSTER = {
     "apiVersion": "replicator/v1", "kind": "Cluster", "metadata": {"name": "hangzhou"},
     "spec": {"connector": "rocketmq", "rocketmq": {"name_servers": ["127.0.0.1:9876"]}},
 }
+PAIR = {"source": "a", "destination": "b"}
 LOSS = {"topic": "pay", "source": "a", "destination": "b", "accept_loss": True}
 
 
@@ -31,6 +34,14 @@ LOSS = {"topic": "pay", "source": "a", "destination": "b", "accept_loss": True}
         ("GET", "/tasks/orders/offsets/translate?source=a&destination=b&topic=pay&queue=x/3&offset=7", None,
          ("translate", "orders", "a", "b", "pay", "x/3", 7)),
         ("POST", "/tasks/orders/parked/discard", {"ids": [3]}, ("parked_discard", "orders", [3])),
+        ("GET", "/tasks/orders/groups?source=a&destination=b", None, ("groups_list", Ask("orders", "a", "b"))),
+        ("GET", "/tasks/orders/groups/plan?source=a&destination=b&group=g&back=true", None,
+         ("groups_plan", Ask("orders", "a", "b", "g"), True)),
+        ("POST", "/tasks/orders/groups/sync", {**PAIR, "seen_again": 3}, ("groups_sync", Ask("orders", "a", "b"), 3, False)),
+        ("POST", "/tasks/orders/groups/reset", {**PAIR, "group": "g", "topic": "t", "offset": 7, "queue": 1},
+         ("groups_reset", Ask("orders", "a", "b", "g"), Place(7, None, "t", None, 1), False)),
+        ("POST", "/tasks/orders/groups/reset", {**PAIR, "group": "g", "time": "1970-01-01T00:00:01Z", "dry_run": True},
+         ("groups_reset", Ask("orders", "a", "b", "g"), Place(timestamp_ms=1000), True)),
     ],
 )
 async def test_a_route_calls_its_operation(api, method, path, body, call):
