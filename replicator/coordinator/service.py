@@ -59,9 +59,7 @@ class Coordinator:
     async def run(self, stop: asyncio.Event) -> None:
         """Reconciles and syncs progress until ``stop`` is set, then closes the connectors."""
         try:
-            async with asyncio.TaskGroup() as running:
-                running.create_task(self._reconciler.run(stop), name="reconciling")
-                running.create_task(self._progress.run(stop), name="progress")
+            await asyncio.gather(self._reconciler.run(stop), self._progress.run(stop))
         finally:
             await self._headroom.close()
             await self._connections.close()

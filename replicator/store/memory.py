@@ -158,6 +158,8 @@ class MemoryStore(MapReads, MemoryGroups):
             del tables.pairs[pair_id]
         used = {_map_key(pair.row) for pair in tables.pairs.values()}
         tables.maps = {key: value for key, value in tables.maps.items() if key in used}
+        if name not in tables.tasks or tables.tasks[name].deleted:
+            tables.group_states = {key: one for key, one in tables.group_states.items() if one.task != name}
 
     async def flows(self) -> Sequence[Flow]:
         return sorted(self._read().flows.values(), key=lambda flow: (flow.task, flow.source, flow.destination))

@@ -121,6 +121,7 @@ class GroupCommands:
             moving = [(asked, found) for asked, found in chosen if any(plan.moves for plan in found)]
             for asked, _ in moving:
                 asked.known.ownership = settle(asked.known.ownership, ask.source)
+            await self._settle_splits(scene, [asked for asked, found in chosen if not any(plan.moves for plan in found)])
             written: list[Written] = []
             if moving:
                 task = scene.planner.direction.task
@@ -128,6 +129,15 @@ class GroupCommands:
                 text = f"progress of {len(moving)} groups was carried from {ask.source} to {ask.destination}"
                 await self._store.record_event(ask.task, "groups-synced", text, {"groups": [asked.group for asked, _ in moving]})
         return {**_outcome(plans, written), "seen_again": count}
+
+    async def _settle_splits(self, scene: _Scene, groups: Sequence[Asked]) -> None:
+        """Of groups that need no write: a person has said whose progress counts all the same."""
+        settled = {}
+        for asked in groups:
+            if asked.known.ownership.split and not await self._active(scene, asked):
+                asked.known.ownership = settle(asked.known.ownership, scene.planner.direction.owning)
+                settled[asked.group, scene.pair] = asked.known
+        await scene.sync.save(settled)
 
     async def reset(self, ask: Ask, place: Place, *, dry_run: bool) -> dict[str, Any]:
         if ask.group is None:

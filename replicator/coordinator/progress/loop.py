@@ -32,6 +32,7 @@ class ProgressLoop:
         self._connections = connections
         self._maps = maps
         self._instance = instance
+        self._running: dict[str, asyncio.Task[None]] = {}
         self._began: dict[str, float] = {}
         self._failing: dict[str, str] = {}
 
@@ -44,18 +45,30 @@ class ProgressLoop:
         """Takes or keeps the lease. Without it nothing that we know of groups counts any more."""
         if await self._store.hold_coordinator(self._instance, LEASE_SECONDS):
             return True
+        await self._cancel()
         for one in self.tasks.values():
             one.forget()
         self._began.clear()
         return False
 
     async def run(self, stop: asyncio.Event) -> None:
-        while not stop.is_set():
-            await self._turn()
-            try:
-                await asyncio.wait_for(stop.wait(), TURN_SECONDS)
-            except TimeoutError:
-                continue
+        try:
+            while not stop.is_set():
+                await self._turn()
+                try:
+                    await asyncio.wait_for(stop.wait(), TURN_SECONDS)
+                except TimeoutError:
+                    continue
+        finally:
+            await self._cancel()
+
+    async def _cancel(self) -> None:
+        """An intent without a result stays behind where a write was under way: what it came to shows in the offsets."""
+        rounds = list(self._running.values())
+        self._running.clear()
+        for one in rounds:
+            one.cancel()
+        await asyncio.gather(*rounds, return_exceptions=True)
 
     async def _turn(self) -> None:
         try:
@@ -70,11 +83,13 @@ class ProgressLoop:
             del self.tasks[name]
             self._began.pop(name, None)
         now = time.monotonic()
-        due = [task for task in known.tasks.values() if now - self._began.get(task.name, 0.0) >= task.progress.interval_seconds]
-        await asyncio.gather(*(self._round(task, known) for task in due))
+        for task in known.tasks.values():
+            began = self._began.get(task.name)
+            if task.name not in self._running and (began is None or now - began >= task.progress.interval_seconds):
+                self._running[task.name] = asyncio.create_task(self._round(task, known), name=f"progress {task.name}")
 
     async def _round(self, task: ReplicationTask, known: Declared) -> None:
-        """Never raises but for a cancel."""
+        """Never raises but for a cancel. A cluster that does not answer keeps no other task waiting."""
         now = time.monotonic()
         began = self._began.get(task.name)
         follows = began is not None and now - began <= (1 + INTERVALS_MISSED_MAX) * task.progress.interval_seconds
@@ -91,6 +106,8 @@ class ProgressLoop:
             # A bug of ours: loud, and the other tasks go on.
             log.exception("progress not synced", task=task.name)
             one.forget()
+        finally:
+            self._running.pop(task.name, None)
 
     def _tell(self, task: str, error: str) -> None:
         if error and error != self._failing.get(task):

@@ -119,9 +119,9 @@ class Planner:
         current = asked.current.get(queue)
         start = await self._start(asked, queue, current)
         to = start.offset if isinstance(start, Start) else None
-        # Handed out is not processed: of a group that pops, the number is a bound.
-        exact = isinstance(start, Start) and start.exact and asked.known.kinds.get(self.direction.owning) != "pop"
-        action, reason = _judge(asked, means, start, current)
+        is_pop = asked.known.kinds.get(self.direction.owning) == "pop"
+        exact = isinstance(start, Start) and start.exact and not is_pop
+        action, reason = _judge(asked, means, start, current, is_pop=is_pop)
         seen_again = start.seen_again_max if isinstance(start, Start) else None
         return QueuePlan(queue, feeding, current, to, action, seen_again, exact, reason)
 
@@ -147,12 +147,14 @@ class Planner:
             return f"not known now: {error}"
 
 
-def _judge(asked: Asked, means: Meaning, start: Start | NoStart, current: int | None) -> tuple[str, str]:
+def _judge(asked: Asked, means: Meaning, start: Start | NoStart, current: int | None, *, is_pop: bool) -> tuple[str, str]:
     """What to do with one queue, and why."""
     if means.carried is not Carried.SYNCED:
         return KEEP, f"local: {means.reason}" if means.carried is Carried.LOCAL else means.reason
     if isinstance(start, NoStart):
         return REFUSE, start.reason
+    if is_pop:
+        return REFUSE, "it pops: its offset says what was handed out, not what was processed"
     if asked.active:
         return REFUSE, asked.active
     gone = f"; {start.gone} unprocessed messages have expired there" if start.gone else ""

@@ -1,7 +1,7 @@
 """What is known of consumer groups, and every write of their offsets."""
 
 from replicator.store.port import GroupState, GroupWrite, QueueWrite
-from tests.conformance.store.scene import queue
+from tests.conformance.store.scene import put_assignments, queue
 
 HOLDER, OTHER = "coordinator-1", "coordinator-2"
 PAIR = ("hangzhou", "shanghai")
@@ -58,3 +58,16 @@ async def test_the_token_grows_with_each_new_holder(store):
     assert await store.hold_coordinator(OTHER, 0.01)
     assert await store.hold_coordinator(OTHER, 30)
     assert await token(OTHER) == first + 1
+
+
+async def test_what_is_known_of_groups_goes_with_the_purge_of_a_deleted_task(store):
+    await put_assignments(store)
+    await store.hold_coordinator(HOLDER, 30)
+    row = GroupState("orders", "g", PAIR, {})
+    await store.save_group_states(HOLDER, [row])
+    await store.purge_task("orders")
+    assert list(await store.group_states("orders")) == [row]
+    await store.delete_task("orders")
+    assert list(await store.group_states("orders")) == [row]
+    await store.purge_task("orders")
+    assert list(await store.group_states("orders")) == []

@@ -102,6 +102,9 @@ async def test_a_failover_turns_the_direction_and_a_split_stops_it():
         assert row["owner"] == "split"
         await world.interval(10)
         assert len(world.groups["hz"].writes) == writes
+        assert (await world.sync(source="sh", destination="hz"))["moved"] == 0
+        (row,) = (await world.plan())["groups"]
+        assert row["owner"] == "sh"
     finally:
         await leave(world)
 

@@ -122,6 +122,14 @@ async def test_offsets_that_mean_something_else_there_are_not_written(manual, me
     assert row["reason"].startswith(reason)
 
 
+async def test_what_was_handed_out_to_a_popping_group_is_no_start(manual):
+    manual.commit("hz", "pay", 4)
+    manual.groups["hz"].members["pay"] = GroupMembers(1, "pop", subscriptions=(Subscription("orders"),))
+    (row,) = manual.plan_of(await manual.plan(), "pay")
+    assert (row["action"], row["exact"]) == ("refuse", False)
+    assert "handed out" in row["reason"]
+
+
 async def test_a_queue_without_known_progress_is_refused():
     world = await make(queues=2)
     try:
