@@ -51,7 +51,7 @@ async def retry(store: Store, connections: Connections, task: str, ids: Sequence
             _refuse_onward(assignment, pairs)
             source = await connections.get(known.cluster(assignment.source), at_once=True)
             destination = await connections.get(known.cluster(assignment.destination), at_once=True)
-            record = await _read(source, assignment.source_queue, one.source_offset)
+            record = await read_record(source, assignment.source_queue, one.source_offset)
             result, detail = await _send(source, destination, assignment.destination_queue, record)
         except ReplicatorError as error:
             result, detail = "failed", str(error)
@@ -97,7 +97,8 @@ async def _chosen(store: Store, task: str, ids: Sequence[int] | None) -> list[tu
     return [(assignment, one) for assignment, one in waiting if one.parked_id in ids]
 
 
-async def _read(link: Link, queue: MessageQueue, offset: int) -> Record:
+async def read_record(link: Link, queue: MessageQueue, offset: int) -> Record:
+    """Raises ``Missing`` where the queue does not hold it."""
     reader = link.connector.reader(queue, offset, prefetch=False)
     try:
         for _ in range(READS_MAX):

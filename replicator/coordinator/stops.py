@@ -9,6 +9,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 
 from replicator.coordinator import declared
 from replicator.coordinator.connections import Connections
+from replicator.coordinator.divergence import find_divergence
 from replicator.coordinator.leaving import LET_GO_POLL_SECONDS, LET_GO_SECONDS_MAX
 from replicator.coordinator.operations import Scope, queue_json, require_scope, set_paused
 from replicator.core.errors import InvalidInput, Unsafe
@@ -26,6 +27,8 @@ class WayOut:
     position: int
     bounds: OffsetRange
     go_on_at: int
+    differs_from: int
+    """The first offset not shown to hold the record it held before; of no meaning where reading goes on below it."""
 
     @property
     def epoch(self) -> int:
@@ -33,13 +36,20 @@ class WayOut:
         return (self.assignment.checkpoint or Checkpoint()).epoch + 1
 
     @property
+    def _is_another_queue(self) -> bool:
+        """Shorter than it was, or the record examined last is no longer there."""
+        checkpoint = self.assignment.checkpoint
+        was_compared = checkpoint is not None and checkpoint.identity is not None
+        return self.position > self.bounds.max_offset or (was_compared and self.bounds.min_offset <= self.differs_from < self.position)
+
+    @property
     def lost(self) -> Hole | None:
         """Offsets that will never be copied; None where nothing is given up."""
         epoch, start = self.epoch - 1, self.position
-        if self.position > self.bounds.max_offset:
-            # What stands there now may be the old records or new ones: nobody can tell, and copying old ones twice is worse.
+        if self._is_another_queue:
+            # What stands from there on may be old records or new ones: nobody can tell, and copying old ones twice is worse.
             # The old history answers for these offsets with its copies, so it is the new one that lacks them.
-            epoch, start = self.epoch, self.bounds.min_offset
+            epoch, start = self.epoch, self.differs_from
         length = self.go_on_at - start
         return Hole(epoch, start, length, "history") if length > 0 else None
 
@@ -52,6 +62,11 @@ class WayOut:
     @property
     def given_up(self) -> int:
         return self.lost.length if self.lost else 0
+
+    @property
+    def divergence_offset(self) -> int:
+        """Where nothing was compared (the queue expired past the position), the histories part where reading goes on."""
+        return self.go_on_at if self.position < self.bounds.min_offset else min(self.differs_from, self.go_on_at)
 
     def rendered(self) -> dict[str, Any]:
         return {
@@ -127,7 +142,8 @@ async def _ways_out(
             )
         position = one.checkpoint.examined_through if one.checkpoint is not None else one.start_offset
         safe = min(max(position, bounds.min_offset), bounds.max_offset)
-        ways.append(WayOut(one, position, bounds, safe if from_offset is None else from_offset))
+        differs_from = await find_divergence(store, connections, known, one, bounds, position)
+        ways.append(WayOut(one, position, bounds, safe if from_offset is None else from_offset, differs_from))
     return ways
 
 

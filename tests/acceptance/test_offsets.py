@@ -13,6 +13,8 @@ import subprocess
 import sys
 import urllib.parse
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import pytest
 
@@ -20,6 +22,10 @@ from tests.acceptance.process import ReplicatorProcess, task_yaml
 
 MESSAGES = 2400
 LOCALS = 600
+PRODUCE_SECONDS = 6
+"""Both sides' producers take this long, so that locals stand between copies."""
+CHANGES_MIN = 100
+"""How often a local and a copy have to stand side by side for that to have come true."""
 QUESTIONS = 1000
 BEYOND_MAX = 5
 """How far past the end of a queue is asked."""
@@ -79,17 +85,24 @@ def test_every_translation_is_what_a_full_scan_shows(two_clusters, witness, repl
     process.start()
     process.wait_ready()
     properties = [KEPT, KEPT, DROPPED, KEPT, DROPPED]
-    locals_sent = witness.submit(
-        "bulk", name_servers=shanghai.name_servers, topic=topic, count=LOCALS, batch_size=1, prefix="local", first=0, with_keys=True,
-        body_bytes=0,
-    )
-    witness.produce(hangzhou.name_servers, topic, MESSAGES, prefix="far", properties=properties, with_keys=True)
-    locals_sent.result(120)
+    with ThreadPoolExecutor() as pool:
+        far = pool.submit(
+            witness.produce, hangzhou.name_servers, topic, MESSAGES, prefix="far", properties=properties, with_keys=True,
+            per_second=MESSAGES // PRODUCE_SECONDS,
+        )
+        near = pool.submit(
+            witness.produce, shanghai.name_servers, topic, LOCALS, prefix="local", with_keys=True, per_second=LOCALS // PRODUCE_SECONDS
+        )
+        far.result()
+        near.result()
     expected_copies = sum(properties[i % len(properties)] is KEPT for i in range(MESSAGES))
     process.wait_caught_up(90, copied_at_least=expected_copies)
     source = witness.drain(hangzhou.name_servers, topic, expect=MESSAGES, timeout_seconds=60)
     destination = witness.drain(shanghai.name_servers, topic, expect=expected_copies + LOCALS, timeout_seconds=60)
     assert (len(source), len(destination)) == (MESSAGES, expected_copies + LOCALS)
+    origins = [(row.queue, str(row.keys).split("-")[0]) for row in destination]
+    changes = sum(a[0] == b[0] and a[1] != b[1] for a, b in pairwise(origins))
+    assert changes >= CHANGES_MIN, f"locals and copies stand side by side {changes} times only"
     truth = Truth(source, destination)
     assert len(truth.queues) == 8
     assert Counter(truth.destination_queue(queue) for queue in truth.queues) == {0: 2, 1: 2, 2: 2, 3: 2}

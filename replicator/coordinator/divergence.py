@@ -1,0 +1,108 @@
+"""From which offset on a source queue is another than the one that was copied: found by comparing its records with their copies.
+
+Two histories of a queue share a beginning, so the last copy whose original still stands where its stamp says is found by halving.
+Records without a copy cannot be compared: from the last such copy on, the histories count as different.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from itertools import accumulate
+
+import structlog
+
+from replicator.coordinator.atlas import Atlas
+from replicator.coordinator.connections import Connections, Link
+from replicator.coordinator.declared import Declared
+from replicator.coordinator.parked import read_record
+from replicator.core.correspondence import Segment
+from replicator.core.errors import Missing, ReplicatorError
+from replicator.core.record import OffsetRange, RecordIdentity
+from replicator.core.stamp import find_stamp
+from replicator.store.port import Assignment, Store, StoreUnavailable
+
+log = structlog.get_logger(__name__)
+
+
+async def find_divergence(
+    store: Store, connections: Connections, known: Declared, one: Assignment, bounds: OffsetRange, position: int
+) -> int:
+    """The lowest offset that is not shown to hold the record it held before. ``bounds``: of the source queue now, ``position``: read
+    through before. Where nothing can be compared, that is the queue's first offset: what stands above it is then taken for new."""
+    if position < bounds.min_offset:
+        return bounds.min_offset
+    try:
+        source = await connections.get(known.cluster(one.source), at_once=True)
+        if await _is_unchanged(source, one, bounds):
+            return position
+        destination = await connections.get(known.cluster(one.destination), at_once=True)
+        kept = await destination.ask(destination.connector.offset_range(one.destination_queue))
+        copies = (await Atlas(store).offset_map(one.assignment_id)).lowest_copies()
+        comparable = (_cut(copy, bounds.min_offset, min(position, bounds.max_offset), kept) for copy in copies)
+        return await _search(_Copies(source, destination, one, sorted(c for c in comparable if c.length > 0)), bounds.min_offset)
+    except StoreUnavailable:
+        raise
+    except ReplicatorError as error:
+        log.warning("copies cannot be compared with the source", queue=str(one.source_queue), error=str(error))
+        return bounds.min_offset
+
+
+async def _is_unchanged(source: Link, one: Assignment, bounds: OffsetRange) -> bool:
+    """The last record that was examined is still there, and so is everything before it."""
+    identity = one.checkpoint.identity if one.checkpoint is not None else None
+    if identity is None or not bounds.min_offset <= identity.queue_offset < bounds.max_offset:
+        return False
+    found = await read_record(source, one.source_queue, identity.queue_offset)
+    return RecordIdentity(found.queue_offset, found.store_timestamp_ms, found.commit_log_offset, found.body_crc) == identity
+
+
+def _cut(copies: Segment, first: int, end: int, kept: OffsetRange) -> Segment:
+    """What of it lies in ``[first, end)`` of the source and is kept in the destination."""
+    skipped = max(0, first - copies.left, kept.min_offset - copies.right)
+    length = min(copies.length, end - copies.left, kept.max_offset - copies.right) - skipped
+    return Segment(copies.left + skipped, copies.right + skipped, length)
+
+
+class _Copies:
+    """Copies by number, in source order."""
+
+    def __init__(self, source: Link, destination: Link, assignment: Assignment, segments: list[Segment]) -> None:
+        self._source = source
+        self._destination = destination
+        self._assignment = assignment
+        self._segments = segments
+        self._numbers = [0, *accumulate(segment.length for segment in segments)]
+
+    def __len__(self) -> int:
+        return self._numbers[-1]
+
+    def offsets(self, number: int) -> tuple[int, int]:
+        index = bisect_right(self._numbers, number) - 1
+        segment = self._segments[index]
+        return segment.left + number - self._numbers[index], segment.right + number - self._numbers[index]
+
+    async def is_same(self, number: int) -> bool:
+        source_offset, destination_offset = self.offsets(number)
+        try:
+            original = await read_record(self._source, self._assignment.source_queue, source_offset)
+            copy = await read_record(self._destination, self._assignment.destination_queue, destination_offset)
+        except Missing:
+            return False
+        stamp = find_stamp(copy.properties)
+        return (
+            stamp is not None
+            and (stamp.hop.place.queue, stamp.hop.offset) == (self._assignment.source_queue, source_offset)
+            and stamp.hop.store_timestamp_ms == original.store_timestamp_ms
+            and copy.body == original.body
+        )
+
+
+async def _search(copies: _Copies, lowest: int) -> int:
+    same, end = 0, len(copies)
+    while same < end:
+        middle = (same + end) // 2
+        if await copies.is_same(middle):
+            same = middle + 1
+        else:
+            end = middle
+    return copies.offsets(same - 1)[0] + 1 if same else lowest
