@@ -54,12 +54,6 @@ class WayOut:
         return Hole(epoch, start, length, "history") if length > 0 else None
 
     @property
-    def divergence_offset(self) -> int:
-        """Up to where the copies of the old history still answer. Expired records leave it as it was; otherwise nobody can tell what
-        the queue still holds of it, so nothing does."""
-        return self.position if self.position < self.bounds.min_offset else self.bounds.min_offset
-
-    @property
     def given_up(self) -> int:
         return self.lost.length if self.lost else 0
 

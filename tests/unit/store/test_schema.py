@@ -10,6 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from replicator.core.offset_map import Epoch
 from replicator.store import schema
 from replicator.store.embedded import EmbeddedPostgres
 from replicator.store.port import ClusterRow, Conflict, StoreUnavailable
@@ -126,4 +127,29 @@ async def test_a_statement_that_breaks_a_rule_of_ours_is_not_taken_for_an_outage
     with pytest.raises(Exception, match="does not exist") as caught:
         await store.clusters()
     assert not isinstance(caught.value, StoreUnavailable)
+    await store.close()
+
+
+async def test_epochs_begun_before_they_were_kept_get_a_divergence_offset(postgres_url):
+    await schema.downgrade(postgres_url, "0002")
+    await execute(
+        postgres_url,
+        """INSERT INTO queue_maps (map_id, cluster_a, topic_a, cluster_b, topic_b) VALUES (1, 'a', 't', 'b', 't')""",
+        """INSERT INTO pairs (pair_id, source_cluster_id, source_topic, destination_cluster_id, destination_topic, map_id, last_task,
+            source, destination) VALUES (1, 'a', 't', 'b', 't', 1, 'task', 'a', 'b')""",
+        """INSERT INTO assignments (assignment_id, pair_id, source_topic, source_broker, source_queue, destination_topic,
+            destination_broker, destination_queue, start_offset)
+            SELECT n, 1, 't', 'x', n, 't', 'y', n, 0 FROM generate_series(1, 3) n""",
+        """INSERT INTO progress (assignment_id, has_checkpoint, epoch, examined_through)
+            VALUES (1, true, 3, 50), (2, true, 2, 70), (3, true, 1, 90)""",
+        """INSERT INTO runs VALUES (1, 1, 0, 0, 20), (1, 2, 18, 20, 5), (1, 3, 40, 25, 10), (3, 1, 0, 30, 90)""",
+        """INSERT INTO holes VALUES (1, 2, 12, 6, 'history'), (3, 1, 90, 1, 'loop')""",
+    )
+    await schema.upgrade(postgres_url)
+    store = PostgresStore(postgres_url)
+    await store.open()
+    assert [list(await store.epochs(n)) for n in (1, 2, 3)] == [
+        [Epoch(1), Epoch(2, 12, 12), Epoch(3, 40, 40)], [Epoch(1), Epoch(2, 70, 70)], [Epoch(1)],
+    ]
+    assert {(one.version, one.rewritten) for one in (await store.map_versions([1, 2, 3])).values()} == {(0, 0)}
     await store.close()
