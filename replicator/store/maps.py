@@ -33,7 +33,7 @@ def _page(table: str, columns: Sequence[str]) -> Any:
     return text(f"""
         SELECT {packed} FROM (
             SELECT * FROM {table} WHERE assignment_id = :assignment_id AND (epoch, source_start) > (:epoch, :source_start)
-            ORDER BY epoch, source_start LIMIT {MAP_PAGE_ROWS_MAX}) page""")
+            ORDER BY epoch, source_start LIMIT :page_rows) page""")
 
 
 _RUNS = _page("runs", ("epoch", "source_start", "destination_start", "length"))
@@ -108,7 +108,7 @@ async def _read_holes(connection: AsyncConnection, assignment_id: int, after: Pl
 async def _read_page(
     connection: AsyncConnection, statement: Any, assignment_id: int, after: Place, **values: Any
 ) -> list[array[int]]:
-    place = {"assignment_id": assignment_id, "epoch": after[0], "source_start": after[1]}
+    place = {"assignment_id": assignment_id, "epoch": after[0], "source_start": after[1], "page_rows": MAP_PAGE_ROWS_MAX}
     row = (await connection.execute(statement, {**place, **values})).one()
     return [_unpacked(packed) for packed in row]
 

@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 
 from replicator.core.offset_map import Epoch
+from replicator.store import maps
 from replicator.store.port import Checkpoint, Duplicate, Hole, KnownRows, Progress, Run, ToRelearn
 from tests.conformance.store.scene import leased, put_assignments, put_flow, queue
 from tests.conformance.store.test_offset_map import REASONS, STEPS, one, save
@@ -45,6 +47,20 @@ async def test_the_whole_map_of_one_moment(store):
     assert list(await store.duplicates(row.assignment_id)) == duplicates
     assert (rows.version.examined_through, rows.version.scanned_through, rows.version.relearn_from) == (17, 130, 90)
     assert dict(await store.map_versions([row.assignment_id])) == {row.assignment_id: rows.version}
+
+
+@pytest.mark.parametrize("page_rows", [1, 2, 5, 6])
+async def test_a_map_of_several_pages(store, monkeypatch, page_rows):
+    monkeypatch.setattr(maps, "MAP_PAGE_ROWS_MAX", page_rows)
+    row = await one(store)
+    runs = [Run(1, 10 * n, 20 * n, 3) for n in range(5)]
+    holes = [Hole(1, 10 * n + 3, 7, REASONS[n % 3]) for n in range(5)]
+    await save(store, row, runs=runs, holes=holes)
+    await save(store, row, epoch=2, runs=[Run(2, 5, 200, 1)])
+    rows = await store.map_rows(row.assignment_id)
+    assert (runs_of(rows), holes_of(rows)) == ([*runs, Run(2, 5, 200, 1)], holes)
+    newer = await store.map_rows(row.assignment_id, replace(known_of(rows), last_run=(1, 20), last_hole=(1, 33)))
+    assert (newer.is_whole, runs_of(newer), holes_of(newer)) == (False, [*runs[2:], Run(2, 5, 200, 1)], holes[3:])
 
 
 async def test_the_version_grows_with_the_rows_and_only_with_them(store):
