@@ -173,12 +173,21 @@ class TaskSync:
             if (after.owner, after.split) != (known.ownership.owner, known.ownership.split):
                 changed[key] = known
                 self._marks.planned.pop(key, None)
-                log.info("ownership", task=task.name, group=group, owner=after.owner, split=after.split, why=decision.reason)
+                await self._tell(group, known.ownership, after, decision)
             known.ownership = after
             (self._marks.settled.add if _is_settled(after) else self._marks.settled.discard)(key)
             decisions.append((group, decision))
         await self.save(changed)
         return decisions
+
+    async def _tell(self, group: str, before: Ownership, after: Ownership, decision: Decision) -> None:
+        """People are told of what changes for them; that a group was found at all is none of it."""
+        log.info("ownership", task=self.name, group=group, owner=after.owner, split=after.split, why=decision.reason)
+        detail = {"group": group, "owner": after.owner}
+        if after.split and not before.split:
+            await self._store.record_event(self.name, "group-split", f"group {group}: {decision.reason}", detail)
+        elif before.owner is not None and after.owner != before.owner:
+            await self._store.record_event(self.name, "group-moved", f"group {group}: {decision.reason}", detail)
 
     def _observation(self, key: GroupKey, seen: Seen, *, follows: bool) -> Observation:
         written = self._marks.unseen.pop(key, {})
