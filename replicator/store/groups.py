@@ -15,8 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from replicator.core.record import MessageQueue
 from replicator.store.driver import Database
+from replicator.store.group_rows import GroupState, GroupWrite, QueueWrite
 from replicator.store.limits import COORDINATOR_LEASE, GROUP_WRITE_DAYS_MAX
-from replicator.store.port import GroupState, GroupWrite, QueueWrite
 from replicator.store.tables import group_states, group_writes, leases
 
 _PRUNE_EVERY = 1000

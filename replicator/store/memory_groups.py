@@ -7,9 +7,9 @@ from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from replicator.store.group_rows import GroupState, GroupWrite, QueueWrite
 from replicator.store.limits import COORDINATOR_LEASE
 from replicator.store.memory_tables import Tables
-from replicator.store.port import GroupState, GroupWrite, QueueWrite
 
 
 class MemoryGroups:

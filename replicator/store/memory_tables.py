@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from replicator.core.record import MessageQueue
+from replicator.store.group_rows import GroupState, GroupWrite
 from replicator.store.memory_map import OffsetTable
-from replicator.store.port import Assignment, ClusterRow, Event, Flow, GroupState, GroupWrite, Parked, TaskRow, TopicPair
+from replicator.store.port import Assignment, ClusterRow, Event, Flow, Parked, TaskRow, TopicPair
 
 TopicKey = tuple[str, str]
 

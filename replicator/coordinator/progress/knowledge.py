@@ -10,7 +10,7 @@ from replicator.core.groups import GroupMembers
 from replicator.core.ownership import Ownership
 from replicator.core.record import MessageQueue
 from replicator.core.subscriptions import Subscription
-from replicator.store.port import GroupState
+from replicator.store.group_rows import GroupState
 
 SideTopic = tuple[str, str]
 """(cluster, topic)"""

@@ -13,7 +13,8 @@ from replicator.core.connector import KeepsProgress
 from replicator.core.errors import ReplicatorError, Unsafe
 from replicator.core.groups import GroupSettings, OffsetWritten
 from replicator.core.record import MessageQueue
-from replicator.store.port import GroupWrite, QueueWrite, Store
+from replicator.store.group_rows import GroupWrite, QueueWrite
+from replicator.store.port import Store
 
 log = structlog.get_logger(__name__)
 

@@ -1,6 +1,6 @@
 """What is known of consumer groups, and every write of their offsets."""
 
-from replicator.store.port import GroupState, GroupWrite, QueueWrite
+from replicator.store.group_rows import GroupState, GroupWrite, QueueWrite
 from tests.conformance.store.scene import put_assignments, queue
 
 HOLDER, OTHER = "coordinator-1", "coordinator-2"
