@@ -50,7 +50,7 @@ async def describe_cluster(client: Client, cluster: str) -> ClusterDescription:
     warnings: list[str] = []
     for name in sorted(await client.brokers(fresh=True)):
         began = time.perf_counter()
-        runtime = bodies.read_runtime_info((await client.ask(name, headers.broker_runtime_info())).body)
+        runtime = await client.runtime_info(name)
         elapsed_ms = (time.perf_counter() - began) * 1000
         version = runtime.get("brokerVersionDesc", "unknown")
         _refuse_old(cluster, name, version)

@@ -22,6 +22,8 @@ CLUSTER_INFO_RETRY_SECONDS = 2.0
 BROKER_CONFIG_SECONDS = 60.0
 PULL_RECORDS_DEFAULT = 32
 PULL_BYTES_DEFAULT = 256 * 1024
+FIRST_SAMPLE_SECONDS_MAX = 5.0
+FIRST_SAMPLE_POLL_SECONDS = 0.1
 OK = (int(ResponseCode.SUCCESS),)
 
 
@@ -164,9 +166,20 @@ class Client:
         """``V5_3_3``; asked once for each connection, since an upgrade ends it."""
         connection = await self.connect(broker_name)
         if not connection.peer_version:
-            runtime = bodies.read_runtime_info((await self.ask(broker_name, headers.broker_runtime_info())).body)
-            connection.peer_version = runtime.get("brokerVersionDesc", "unknown")
+            connection.peer_version = (await self.runtime_info(broker_name)).get("brokerVersionDesc", "unknown")
         return connection.peer_version
+
+    async def runtime_info(self, broker_name: str) -> Mapping[str, str]:
+        """A broker answers with an exception until its statistics have their first sample, about a second after it began to listen."""
+        deadline = asyncio.get_running_loop().time() + FIRST_SAMPLE_SECONDS_MAX
+        while True:
+            try:
+                return bodies.read_runtime_info((await self.ask(broker_name, headers.broker_runtime_info())).body)
+            except Answered as error:
+                is_starting = error.code == ResponseCode.SYSTEM_ERROR and "NoSuchElementException" in error.remark
+                if not is_starting or asyncio.get_running_loop().time() > deadline:
+                    raise
+            await asyncio.sleep(FIRST_SAMPLE_POLL_SECONDS)
 
     def _mapped(self, address: str) -> str:
         """``address_map``: an exact "ip:port" first, then patterns such as "10.0.0.*:10911"."""

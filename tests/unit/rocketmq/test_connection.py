@@ -170,3 +170,11 @@ async def test_only_the_named_cluster_is_seen(fake):
     assert set(await Client(ClusterAddress([fake.name_server], cluster_name="fake"), Security()).brokers()) == set(fake.brokers)
     with pytest.raises(Unreachable, match="no cluster is named other"):
         await Client(ClusterAddress([fake.name_server], cluster_name="other"), Security()).brokers()
+
+
+async def test_a_broker_without_its_first_statistics_is_asked_again(fake):
+    client = Client(ClusterAddress([fake.name_server]), Security())
+    early = "java.util.NoSuchElementException, java.base/java.util.LinkedList.getLast(LinkedList.java:261)"
+    fake.broker.inject(Action.ANSWER, [RequestCode.GET_BROKER_RUNTIME_INFO], response_code=1, remark=early, times=2)
+    assert await client.version(fake.broker.name) == fake.broker.version_name
+    client.close()
