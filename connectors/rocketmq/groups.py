@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from connectors.rocketmq.client.client import Client
@@ -107,16 +107,15 @@ class Groups:
     async def write(self, group: str, offsets: Mapping[MessageQueue, int], *, running: bool) -> list[OffsetWritten]:
         brokers = {queue.broker_name for queue in offsets}
         resets = {name: await _or_refusal(self.can_reset_exactly, name) for name in brokers} if running else {}
-        written: list[OffsetWritten] = []
-        items = list(offsets.items())
-        for start in range(0, len(items), WRITES_TOGETHER):
-            together = items[start : start + WRITES_TOGETHER]
-            written += await asyncio.gather(
-                *(self._write(group, queue, offset, resets.get(queue.broker_name)) for queue, offset in together)
+        written: dict[MessageQueue, OffsetWritten] = {}
+        for together in _in_turns(offsets):
+            answers = await asyncio.gather(
+                *(self._write(group, queue, offsets[queue], resets.get(queue.broker_name)) for queue in together)
             )
+            written.update(zip(together, answers, strict=True))
         for broker_name in brokers:
             self._progress.forget(broker_name)
-        return written
+        return [written[queue] for queue in offsets]
 
     async def _write(self, group: str, queue: MessageQueue, offset: int, reset: bool | str | None) -> OffsetWritten:
         """``reset``: None for a group nobody uses; else whether the broker can, or why it could not be asked."""
@@ -140,6 +139,16 @@ class Groups:
         now = headers.read_offset(answer) if answer.code == ResponseCode.SUCCESS else None
         refused = "" if now == offset else f"{offset} was written, but {now} stands there: another client commits, or a reset is pending"
         return OffsetWritten(queue, before, now, way, refused)
+
+
+def _in_turns(queues: Iterable[MessageQueue]) -> Iterator[list[MessageQueue]]:
+    """What may be written side by side. Of each topic on each broker one queue goes first, alone: a broker that meets two first
+    commits of a group in a topic at once keeps one and answers success to both (``ConsumerOffsetManager.commitOffset``)."""
+    firsts: dict[tuple[str, str], MessageQueue] = {}
+    others = [queue for queue in queues if firsts.setdefault((queue.broker_name, queue.topic), queue) is not queue]
+    for turn in (list(firsts.values()), others):
+        for start in range(0, len(turn), WRITES_TOGETHER):
+            yield turn[start : start + WRITES_TOGETHER]
 
 
 async def _or_refusal(ask: Callable[[str], Awaitable[bool]], broker_name: str) -> bool | str:
