@@ -13,7 +13,7 @@ from replicator.store import rules
 from replicator.store.driver import Database
 from replicator.store.identifiers import make_flow_id
 from replicator.store.port import ClusterRow, Flow, TaskRow
-from replicator.store.tables import assignments, clusters, flows, group_states, pairs, queue_maps, tasks
+from replicator.store.tables import assignments, cluster_sightings, clusters, failovers, flows, group_states, pairs, queue_maps, tasks
 
 
 class Declarations:
@@ -101,7 +101,8 @@ class Declarations:
             in_use = select(pairs.c.map_id)
             await connection.execute(delete(queue_maps).where(queue_maps.c.map_id.not_in(in_use)))
             is_living = select(tasks.c.name).where(tasks.c.name == name, ~tasks.c.deleted).exists()
-            await connection.execute(delete(group_states).where(group_states.c.task == name, ~is_living))
+            for kept in (group_states, failovers, cluster_sightings):
+                await connection.execute(delete(kept).where(kept.c.task == name, ~is_living))
 
     async def flows(self) -> Sequence[Flow]:
         async with self._database.begin() as connection:

@@ -36,7 +36,7 @@ class Groups:
 
     async def save_group_states(self, holder: str, states: Sequence[GroupState]) -> bool:
         async with self._database.begin() as connection:
-            if await _token(connection, holder) is None:
+            if await lease_token(connection, holder) is None:
                 return False
             for first in range(0, len(states), _ROWS_MAX):
                 rows = [
@@ -54,7 +54,7 @@ class Groups:
     async def intend_group_writes(self, holder: str, writes: Sequence[GroupWrite]) -> Sequence[int] | None:
         ids: list[int] = []
         async with self._database.begin() as connection:
-            token = await _token(connection, holder)
+            token = await lease_token(connection, holder)
             if token is None:
                 return None
             for first in range(0, len(writes), _ROWS_MAX):
@@ -87,7 +87,7 @@ class Groups:
             return [_write(row) for row in found][::-1]
 
 
-async def _token(connection: AsyncConnection, holder: str) -> int | None:
+async def lease_token(connection: AsyncConnection, holder: str) -> int | None:
     """Of the lease, where ``holder`` has it."""
     is_held = (leases.c.name == COORDINATOR_LEASE) & (leases.c.holder == holder) & (leases.c.lease_until > func.clock_timestamp())
     return (await connection.execute(select(leases.c.token).where(is_held).with_for_update(read=True))).scalar()

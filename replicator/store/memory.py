@@ -17,8 +17,8 @@ from replicator.core.record import MessageQueue
 from replicator.store import rules
 from replicator.store.identifiers import make_flow_id
 from replicator.store.limits import COORDINATOR_LEASE, EVENTS_PER_TASK_MAX
+from replicator.store.memory_failovers import MemoryFailovers
 from replicator.store.memory_figures import effective_state, flow_figures
-from replicator.store.memory_groups import MemoryGroups
 from replicator.store.memory_reads import MapReads
 from replicator.store.memory_tables import StoredAssignment, StoredPair, StoredParked, Tables, TopicKey
 from replicator.store.port import (
@@ -37,7 +37,7 @@ from replicator.store.port import (
 )
 
 
-class MemoryStore(MapReads, MemoryGroups):
+class MemoryStore(MapReads, MemoryFailovers):
     """``clock``: seconds since 1970, injectable. ``available = False`` is an outage: every method raises ``StoreUnavailable``;
     setting it back is a restart of the database, after which expired leases count only one lease time later."""
 
@@ -160,6 +160,8 @@ class MemoryStore(MapReads, MemoryGroups):
         tables.maps = {key: value for key, value in tables.maps.items() if key in used}
         if name not in tables.tasks or tables.tasks[name].deleted:
             tables.group_states = {key: one for key, one in tables.group_states.items() if one.task != name}
+            tables.failovers = {key: one for key, one in tables.failovers.items() if one.task != name}
+            tables.sightings = {key: one for key, one in tables.sightings.items() if key[0] != name}
 
     async def flows(self) -> Sequence[Flow]:
         return sorted(self._read().flows.values(), key=lambda flow: (flow.task, flow.source, flow.destination))

@@ -17,6 +17,7 @@ from replicator.core.errors import ReplicatorError, Unsafe
 from replicator.core.map_rows import HoleColumns, Place, RunColumns
 from replicator.core.offset_map import Epoch
 from replicator.core.record import MessageQueue, RecordIdentity
+from replicator.store.failover_rows import FailoverRow, Sighting
 from replicator.store.group_rows import GroupState, GroupWrite, QueueWrite
 
 
@@ -456,6 +457,31 @@ class Store(Protocol):
 
     async def group_writes(self, task: str, group: str | None = None, limit: int = 200) -> Sequence[GroupWrite]:
         """The newest ``limit``, in the order they were intended."""
+        ...
+
+    # moves of consumers
+    async def begin_failover(self, row: FailoverRow) -> int:
+        """Its id. Raises ``Conflict`` while another one of the task is open."""
+        ...
+
+    async def save_failover(self, holder: str, row: FailoverRow) -> bool:
+        """Course and ``is_open``. False, and nothing saved, unless ``holder`` holds the lease ``coordinator``."""
+        ...
+
+    async def ask_abort(self, failover_id: int) -> bool:
+        """For who carries it out to see. False where it is not open."""
+        ...
+
+    async def failovers(self, task: str | None = None, *, open_only: bool = False, limit: int = 100) -> Sequence[FailoverRow]:
+        """The newest ``limit``, in the order they began."""
+        ...
+
+    async def save_sightings(self, holder: str, task: str, sightings: Mapping[str, Mapping[str, Any]]) -> bool:
+        """{cluster: what was seen there now}. False, and nothing saved, unless ``holder`` holds the lease ``coordinator``."""
+        ...
+
+    async def sightings(self, task: str) -> Mapping[str, Sighting]:
+        """{cluster: when it was last seen}."""
         ...
 
     async def flow_figures(self) -> Sequence[dict[str, Any]]:

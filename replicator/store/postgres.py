@@ -8,6 +8,7 @@ from sqlalchemy.exc import DBAPIError
 from replicator.store import schema
 from replicator.store.declarations import Declarations
 from replicator.store.driver import Database
+from replicator.store.failovers import Failovers
 from replicator.store.groups import Groups
 from replicator.store.inspection import Inspection
 from replicator.store.leases import Leases
@@ -19,7 +20,7 @@ _INSUFFICIENT_PRIVILEGE = "42501"
 _CONTROL = text("SELECT system_identifier, timeline_id FROM pg_control_system(), pg_control_checkpoint()")
 
 
-class PostgresStore(Declarations, Topics, Leases, ProgressWrites, Maps, Groups, Inspection):
+class PostgresStore(Declarations, Topics, Leases, ProgressWrites, Maps, Groups, Failovers, Inspection):
     """``url``: as SQLAlchemy wants it for asyncpg, ``postgresql+asyncpg://…``. Never logged."""
 
     def __init__(self, url: str) -> None:

@@ -50,6 +50,10 @@ def already_copied(source_topic: str, source: str, destination_topic: str, desti
     return Conflict(f"{copied} by task {task}", hint="exclude it there or here")
 
 
+def move_is_open(task: str) -> Conflict:
+    return Conflict(f"a failover or failback of task {task} is under way", hint="failover status shows it; failover abort ends it")
+
+
 def assignment_is_gone(assignment_id: int) -> Missing:
     return Missing(f"assignment {assignment_id} does not exist")
 

@@ -308,3 +308,30 @@ group_writes = Table(
     Index("group_writes_group", "task", "consumer_group", "write_id"),
     Index("group_writes_at", "at"),
 )
+
+failovers = Table(
+    "failovers",
+    metadata,
+    Column("failover_id", BigInteger, primary_key=True),
+    Column("task", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("failed", Text, nullable=False),
+    Column("destination", Text, nullable=False),
+    Column("options", JSONB, nullable=False),
+    Column("course", JSONB, nullable=False),
+    Column("is_open", Boolean, nullable=False),
+    Column("abort_asked", Boolean, nullable=False, server_default=_FALSE),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("updated_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Index("failovers_open", "task", unique=True, postgresql_where=text("is_open")),
+    Index("failovers_task", "task", "failover_id"),
+)
+
+cluster_sightings = Table(
+    "cluster_sightings",
+    metadata,
+    Column("task", Text, primary_key=True),
+    Column("cluster", Text, primary_key=True),
+    Column("info", JSONB, nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+)
