@@ -95,6 +95,8 @@ class MemoryCluster:
         self.groups: dict[str, GroupSettings] = {}
         self.members: dict[str, GroupMembers] = {}
         """Who is online, by group: what a test says."""
+        self.pending: dict[str, int] = {}
+        """Messages taken and not delivered yet, by kind: what a test says."""
         self.resets_exactly = True
         """Whether the offset of a group with members can be set, as RocketMQ can from 5.2 on."""
         self.locks: dict[tuple[str, MessageQueue], Lock] = {}

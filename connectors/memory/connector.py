@@ -205,6 +205,16 @@ class MemoryConnector:
         memory.consumer_offsets[group, queue] = offset
         return OffsetWritten(queue, before, offset, "reset" if running else "commit")
 
+    async def pending_counts(self) -> Mapping[str, int]:
+        return dict((await self._call("pending_counts")).pending)
+
+    async def set_topic_writable(self, topic: str, writable: bool) -> bool:
+        known = (await self._call("set_topic_writable")).topics.get(topic)
+        if known is None or known.writable is writable:
+            return False
+        known.writable = writable
+        return True
+
     async def remove_group(self, group: str) -> None:
         memory = await self._call("remove_group")
         memory.groups.pop(group, None)

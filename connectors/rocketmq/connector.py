@@ -6,7 +6,7 @@ import asyncio
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 
-from connectors.rocketmq import admin
+from connectors.rocketmq import admin, pending
 from connectors.rocketmq.client.client import Client
 from connectors.rocketmq.client.errors import Answered
 from connectors.rocketmq.client.sending import SENDER_GROUP, LostInFlight, NeverLeft, PermitEnded
@@ -279,6 +279,16 @@ class RocketMQConnector:
     async def write_offsets(self, group: str, offsets: Mapping[MessageQueue, int], *, running: bool) -> Sequence[OffsetWritten]:
         with mapped(f"cluster {self.cluster}, progress of group {group}"):
             return await self._groups.write(group, offsets, running=running)
+
+    # CountsPending, ClosesTopics
+
+    async def pending_counts(self) -> Mapping[str, int]:
+        with mapped(f"cluster {self.cluster}, pending messages"):
+            return await pending.pending_counts(self._client)
+
+    async def set_topic_writable(self, topic: str, writable: bool) -> bool:
+        with mapped(f"cluster {self.cluster}, topic {topic}"):
+            return await pending.set_topic_writable(self._client, topic, writable)
 
     # RemovesGroups
 

@@ -124,6 +124,9 @@ class NamespacedConnector(RocketMQConnector):
         written = await super().write_offsets(self._namespace.wired(group), wired, running=running)
         return [replace(one, queue=self._namespace.bare_queue(one.queue)) for one in written]
 
+    async def set_topic_writable(self, topic: str, writable: bool) -> bool:
+        return await super().set_topic_writable(self._namespace.wired(topic), writable)
+
     async def remove_group(self, group: str) -> None:
         await super().remove_group(self._namespace.wired(group))
 

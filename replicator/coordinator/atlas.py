@@ -57,7 +57,7 @@ class _WrittenKey:
     queue: MessageQueue
     owning_id: str
     task: str
-    local_holds: bool
+    copies_only: bool
 
 
 @dataclass(slots=True)
@@ -99,21 +99,24 @@ class Atlas:
         return [one for _, one in await self._reading(cluster_id, queue)]
 
     async def written_queue(
-        self, task: str, cluster: str, queue: MessageQueue, owning: str, *, local_holds: bool = True
+        self, task: str, cluster: str, queue: MessageQueue, owning: str, *, copies_only: bool = False
     ) -> WrittenQueue:
         """``queue`` of ``cluster`` as the side to be written, ``owning`` the cluster whose groups' offsets judge its records. Every
         flow of any task that feeds the queue is in it; the way back is that of ``task``, or of another task to the same topic.
+        ``copies_only``: for a group that consumes only what came from the owning side; nothing else is in it then.
 
         Ask for the queue's bounds after this. Raises ``Missing``, ``ContradictoryMap``."""
         cluster_id, owning_id = await self._id(cluster), await self._id(owning)
         plan = await self._plan(task, cluster_id, queue, owning_id)
+        if copies_only:
+            plan = _Plan([one for one in plan.feeding if one[0].source == owning])
         sheets = await self._current(plan.assignment_ids())
         versions = {assignment_id: sheet.rows.version for assignment_id, sheet in sheets.items()}
-        key = _WrittenKey(cluster_id, queue, owning_id, task, local_holds)
+        key = _WrittenKey(cluster_id, queue, owning_id, task, copies_only)
         kept = self._written.get(key)
         if kept is None or kept.versions != versions:
             rows = sum(sheet.row_count for sheet in sheets.values())
-            made = await _build(lambda: _written_queue(plan, sheets, local_holds=local_holds), rows)
+            made = await _build(lambda: _written_queue(plan, sheets, local_holds=not copies_only), rows)
             kept = self._written[key] = _Written(versions, made)
         self._written.move_to_end(key)
         while len(self._written) > self._maps_max:

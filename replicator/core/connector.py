@@ -290,6 +290,26 @@ class KeepsProgress(Protocol):
 
 
 @runtime_checkable
+class CountsPending(Protocol):
+    """Ability: messages that were sent and are not yet delivered to their topics can be counted."""
+
+    async def pending_counts(self) -> Mapping[str, int]:
+        """{kind: messages}, over all topics of the cluster, an upper bound each; kinds: ``delayed``, ``timed``, ``half``. A kind that
+        cannot be counted is left out. Raises ``NotConnected``, ``NotPermitted``, ``Throttled``, ``Refused``."""
+        ...
+
+
+@runtime_checkable
+class ClosesTopics(Protocol):
+    """Ability: a topic can be closed to producers and opened again."""
+
+    async def set_topic_writable(self, topic: str, writable: bool) -> bool:
+        """On every broker that has it; what else is set stays. True if it was the other way on any. Official producers notice at
+        their next look at the route (RocketMQ: 30 s). Idempotent."""
+        ...
+
+
+@runtime_checkable
 class TunesSource(Protocol):
     """Ability: the limits of a source's brokers to what one read returns can be raised while they run."""
 

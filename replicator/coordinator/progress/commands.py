@@ -6,15 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from replicator.coordinator import declared
-from replicator.coordinator.connections import Connections, Link
-from replicator.coordinator.progress.knowledge import GroupKey, Known, known_of
+from replicator.coordinator.connections import Connections
 from replicator.coordinator.progress.loop import ProgressLoop
-from replicator.coordinator.progress.planning import REFUSE, Asked, GroupPlan, Planner, seen_again_in
-from replicator.coordinator.progress.routes import Direction, routes_of
-from replicator.coordinator.progress.task_sync import Seen, TaskSync
-from replicator.coordinator.progress.writing import Wish, Written, keeper
-from replicator.core.errors import InvalidInput, Missing, NotConnected, Unsafe
+from replicator.coordinator.progress.planning import REFUSE, Asked, GroupPlan, seen_again_in
+from replicator.coordinator.progress.scene import Scene, look
+from replicator.coordinator.progress.task_sync import TaskSync
+from replicator.coordinator.progress.writing import Wish, Written
+from replicator.core.errors import InvalidInput, Missing, Unsafe
 from replicator.core.ownership import settle
 from replicator.core.record import MessageQueue
 from replicator.store.port import Store
@@ -41,27 +39,6 @@ class Place:
     topic: str | None = None
     broker: str | None = None
     queue_id: int | None = None
-
-
-@dataclass(slots=True)
-class _Scene:
-    sync: TaskSync
-    planner: Planner
-    seen: Seen
-    source: Link
-    written: Link
-    known: Mapping[GroupKey, Known]
-    groups: list[str]
-
-    @property
-    def pair(self) -> tuple[str, str]:
-        return self.seen.pair
-
-    def asked(self, group: str, *, may_go_back: bool = False) -> Asked:
-        direction = self.planner.direction
-        known = self.known.get((group, self.pair)) or Known()
-        offsets, current = self.seen.of(direction.owning, group), self.seen.of(direction.written, group)
-        return Asked(group, known, offsets, current, may_go_back=may_go_back)
 
 
 class GroupCommands:
@@ -100,7 +77,7 @@ class GroupCommands:
 
     async def plan(self, ask: Ask, *, back: bool = False) -> dict[str, Any]:
         scene = await self._look(ask)
-        chosen = await self._plans(scene, back=back)
+        chosen = await scene.plans(back=back)
         plans = [plan for _, found in chosen for plan in found]
         return {"groups": [plan.to_json() for plan in plans], "seen_again": seen_again_in(plans)}
 
@@ -111,7 +88,7 @@ class GroupCommands:
         async with sync.lock:
             await sync.load()
             scene = await self._look(ask)
-            chosen = await self._plans(scene, back=back)
+            chosen = await scene.plans(back=back)
             plans = [plan for _, found in chosen for plan in found]
             count = seen_again_in(plans)
             if seen_again is not None and count > seen_again:
@@ -124,17 +101,16 @@ class GroupCommands:
             await self._settle_splits(scene, [asked for asked, found in chosen if not any(plan.moves for plan in found)])
             written: list[Written] = []
             if moving:
-                task = scene.planner.direction.task
-                written = await sync.write(task, scene.pair, scene.source, scene.written, moving, why="by hand")
+                written = await sync.write(scene.task, ask.source, scene.source, scene.written, moving, why="by hand")
                 text = f"progress of {len(moving)} groups was carried from {ask.source} to {ask.destination}"
                 await self._store.record_event(ask.task, "groups-synced", text, {"groups": [asked.group for asked, _ in moving]})
         return {**_outcome(plans, written), "seen_again": count}
 
-    async def _settle_splits(self, scene: _Scene, groups: Sequence[Asked]) -> None:
+    async def _settle_splits(self, scene: Scene, groups: Sequence[Asked]) -> None:
         """Of groups that need no write: a person has said whose progress counts all the same."""
         settled = {}
         for asked in groups:
-            if asked.known.ownership.split and not await self._active(scene, asked):
+            if asked.known.ownership.split and not await scene.active(asked):
                 asked.known.ownership = settle(asked.known.ownership, scene.planner.direction.owning)
                 settled[asked.group, scene.pair] = asked.known
         await scene.sync.save(settled)
@@ -154,7 +130,7 @@ class GroupCommands:
                 await sync.load()
             scene = await self._look(ask)
             asked = scene.asked(ask.group)
-            active = await self._active(scene, asked)
+            active = await scene.active(asked)
             if active:
                 raise Unsafe(f"group {ask.group}: {active}")
             offsets = await _places(scene, place)
@@ -168,7 +144,7 @@ class GroupCommands:
         return {"group": ask.group, "queues": rows, "done": True, "failed": len(result.refused)}
 
     async def _reset(
-        self, sync: TaskSync, scene: _Scene, asked: Asked, offsets: Mapping[MessageQueue, int]
+        self, sync: TaskSync, scene: Scene, asked: Asked, offsets: Mapping[MessageQueue, int]
     ) -> list[Written]:
         """A person's word proves nothing about what was processed: it counts for the group's place, not as a start of ours."""
         direction = scene.planner.direction
@@ -191,59 +167,11 @@ class GroupCommands:
         if not await self._loop.hold():
             raise Unsafe("another coordinator holds the lease, and only that one writes progress", hint="ask that one")
 
-    async def _look(self, ask: Ask) -> _Scene:
-        known = await declared.load(self._store)
-        task = known.tasks.get(ask.task)
-        if task is None:
-            raise Missing(f"task {ask.task} does not exist")
-        if not {(ask.source, ask.destination), (ask.destination, ask.source)} & set(task.flows):
-            raise Missing(f"task {ask.task} copies nothing between {ask.source} and {ask.destination}")
-        sync = self._loop.of(ask.task)
-        direction = Direction(task, ask.source, ask.destination)
-        assignments = await self._store.assignments(task=ask.task)
-        source = await self._connections.get(known.cluster(ask.source), at_once=True)
-        written = await self._connections.get(known.cluster(ask.destination), at_once=True)
-        for link in (source, written):
-            keeper(link)
-        links: dict[str, Link | None] = {ask.source: source, ask.destination: written}
-        seen = await sync.read(direction.pair, routes_of(Direction(task, *direction.pair), assignments), links)
-        for name, offsets in seen.offsets.items():
-            if offsets is None:
-                raise NotConnected(f"the progress on cluster {name} cannot be read now")
-        groups = sync.groups_in(task, seen)
-        if ask.group is not None:
-            if ask.group not in groups:
-                raise Missing(f"group {ask.group} has no progress in topics of task {ask.task}, or is not selected by it")
-            groups = [ask.group]
-        stored = sync.known or known_of(await self._store.group_states(ask.task))
-        return _Scene(sync, sync.planner(direction, assignments, source, written), seen, source, written, stored, groups)
-
-    async def _plans(self, scene: _Scene, *, back: bool) -> list[tuple[Asked, list[GroupPlan]]]:
-        chosen = []
-        for group in scene.groups:
-            asked = scene.asked(group, may_go_back=back)
-            await scene.sync.members(asked.known, scene.source, group)
-            plans = await scene.sync.plan_group(scene.planner, asked)
-            if any(plan.moves for plan in plans):
-                asked.active = await self._active(scene, asked)
-                if asked.active:
-                    plans = await scene.sync.plan_group(scene.planner, asked)
-            chosen.append((asked, plans))
-        return chosen
-
-    async def _active(self, scene: _Scene, asked: Asked) -> str:
-        """Why the group may not be written on the destination, or empty."""
-        name = scene.planner.direction.written
-        found = await scene.sync.members(asked.known, scene.written, asked.group)
-        if found.count:
-            return f"it has {found.count} members on {name}"
-        side = asked.known.ownership.sides.get(name)
-        if side is not None and side.reached and (side.raised or side.moved_ago is not None):
-            return f"it moves on {name}"
-        return ""
+    async def _look(self, ask: Ask) -> Scene:
+        return await look(self._store, self._connections, self._loop.of(ask.task), (ask.source, ask.destination), ask.group)
 
 
-async def _places(scene: _Scene, place: Place) -> dict[MessageQueue, int]:
+async def _places(scene: Scene, place: Place) -> dict[MessageQueue, int]:
     chosen = [
         queue
         for queues in scene.planner.routes.feeds.values()

@@ -18,7 +18,7 @@ from replicator.core.errors import ReplicatorError
 from replicator.core.offset_map import ContradictoryMap
 from replicator.core.progress import NoStart, Start, WrittenQueue
 from replicator.core.record import MessageQueue, OffsetRange
-from replicator.core.subscriptions import Carried, Meaning, meaning
+from replicator.core.subscriptions import SYNCED, Carried, Meaning, meaning
 
 MOVE, KEEP, REFUSE = "move", "keep", "refuse"
 Offsets = Mapping[MessageQueue, int]
@@ -85,10 +85,15 @@ class Planner:
     maps: Maps
     written: Link
     changed_properties: Collection[str] = ()
+    copies_only: bool = False
+    """For a group that consumes nothing but what came from the owning side: everything else holds no start, and its own filter is
+    what makes that right."""
     _queues: dict[MessageQueue, tuple[WrittenQueue, OffsetRange] | str] = field(default_factory=dict)
 
     def meaning_of(self, asked: Asked, topic: str) -> Meaning:
         """Of the group's offsets in ``topic`` of the owning side."""
+        if self.copies_only:
+            return SYNCED
         owning, written, known = self.direction.owning, self.direction.written, asked.known
         found = meaning(
             asked.group,
@@ -139,7 +144,9 @@ class Planner:
         """Bounds after the maps: what was stored in between is taken for a record that nobody knows, never for the end."""
         direction = self.direction
         try:
-            records = await self.maps.written_queue(direction.task.name, direction.written, queue, direction.owning)
+            records = await self.maps.written_queue(
+                direction.task.name, direction.written, queue, direction.owning, copies_only=self.copies_only
+            )
             return records, await self.written.ask(self.written.connector.offset_range(queue))
         except ContradictoryMap as error:
             return f"the offset map contradicts itself: {error}"

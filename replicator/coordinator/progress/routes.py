@@ -16,8 +16,11 @@ from replicator.store.port import Assignment
 class Maps(Protocol):
     """The exact maps, as loaded from the store; cached and brought up to date by who provides them."""
 
-    async def written_queue(self, task: str, cluster: str, queue: MessageQueue, owning_cluster: str) -> WrittenQueue:
-        """Everything known of the records of ``queue`` on ``cluster``, judged by offsets on ``owning_cluster``."""
+    async def written_queue(
+        self, task: str, cluster: str, queue: MessageQueue, owning_cluster: str, *, copies_only: bool = False
+    ) -> WrittenQueue:
+        """Everything known of the records of ``queue`` on ``cluster``, judged by offsets on ``owning_cluster``. ``copies_only``:
+        for a group that consumes only what came from there."""
         ...
 
     async def offset_map(self, assignment_id: int) -> OffsetMap: ...

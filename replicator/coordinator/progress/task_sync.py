@@ -15,8 +15,9 @@ import structlog
 from replicator.coordinator.connections import Connections, Link
 from replicator.coordinator.declared import Declared
 from replicator.coordinator.progress.knowledge import GroupKey, Known, known_of, row_of
+from replicator.coordinator.progress.pending import PendingCounts
 from replicator.coordinator.progress.planning import Asked, GroupPlan, Planner
-from replicator.coordinator.progress.routes import Direction, Maps, Routes, pairs_of, routes_of
+from replicator.coordinator.progress.routes import Direction, Maps, Routes, pair_of, pairs_of, routes_of
 from replicator.coordinator.progress.writing import Wish, Writer, Written, keeper
 from replicator.core.connector import KeepsProgress
 from replicator.core.errors import ReplicatorError, Unsafe
@@ -83,11 +84,14 @@ class TaskSync:
         self._maps = maps
         self._holder = holder
         self._writer = Writer(store, holder)
+        self._pending = PendingCounts()
         self._loaded = False
         self._marks = _Marks()
         self._before: dict[tuple[str, str], Seen] = {}
         self._news: list[tuple[str, Known]] = []
         """Of whose members something was learned that is not stored yet."""
+        self._moved: dict[GroupKey, Known] = {}
+        """Whose offsets changed since they were stored: with the cluster gone, what is stored is all that a failover has."""
         self._round = 0
         self._names: dict[MessageQueue, str] = {}
         self._selected: tuple[ProgressSpec | None, dict[str, bool]] = (None, {})
@@ -100,14 +104,17 @@ class TaskSync:
     def forget(self) -> None:
         """Somebody else has held the lease: what we know is old."""
         self.known, self._loaded, self._marks, self._before = {}, False, _Marks(), {}
+        self._news.clear()
+        self._moved.clear()
 
     async def round(self, task: ReplicationTask, declared: Declared, *, follows: bool) -> None:
         """One interval: read both sides, observe every group, and write what changed where the task says automatic."""
         await self.load()
         self._round += 1
         assignments = await self._store.assignments(task=task.name)
+        links = {name: await self.link(declared, name) for name in task.clusters}
+        reached: set[str] = set()
         for pair in pairs_of(task):
-            links = {name: await self.link(declared, name) for name in pair}
             routes = routes_of(Direction(task, *pair), assignments)
             if not routes.topics:
                 continue
@@ -115,9 +122,12 @@ class TaskSync:
             decisions = await self._observe(task, seen, follows=follows)
             if task.progress.sync == "automatic":
                 await self._write_changes(task, declared, seen, links, assignments, decisions)
-            await self.save({(group, pair): known for group, known in self._news if self.known.get((group, pair)) is known})
+            news = {(group, pair): known for group, known in self._news if self.known.get((group, pair)) is known}
+            await self.save({**self._moved, **news})
             self._news.clear()
             self._before[pair] = seen
+            reached.update(name for name, offsets in seen.offsets.items() if offsets is not None)
+        await self._store.save_sightings(self._holder, self.name, {name: await self._pending.of(links[name]) for name in reached})
 
     async def link(self, declared: Declared, name: str) -> Link | None:
         try:
@@ -175,6 +185,8 @@ class TaskSync:
                 self._marks.planned.pop(key, None)
                 await self._tell(group, known.ownership, after, decision)
             known.ownership = after
+            if not is_same:
+                self._moved[key] = known
             (self._marks.settled.add if _is_settled(after) else self._marks.settled.discard)(key)
             decisions.append((group, decision))
         await self.save(changed)
@@ -215,6 +227,8 @@ class TaskSync:
             rows = [row_of(self.name, key, known) for key, known in changed.items()]
             if not await self._store.save_group_states(self._holder, rows):
                 raise Unsafe("another coordinator holds the lease: nothing was stored", hint="ask that one")
+            for key in changed:
+                self._moved.pop(key, None)
 
     async def members(self, known: Known, link: Link, group: str) -> GroupMembers:
         found = await link.ask(keeper(link).group_members(group))
@@ -261,7 +275,7 @@ class TaskSync:
             if source is not None and link is not None:
                 for first in range(0, len(chosen), WRITES_AT_ONCE_MAX):
                     await self._store.hold_coordinator(self._holder, LEASE_SECONDS)
-                    await self.write(task, seen.pair, source, link, chosen[first : first + WRITES_AT_ONCE_MAX], why="automatic")
+                    await self.write(task, owning, source, link, chosen[first : first + WRITES_AT_ONCE_MAX], why="automatic")
 
     async def _learn_subscriptions(self, asked: Asked, source: Link) -> None:
         where = source.cluster.name, asked.group
@@ -270,10 +284,13 @@ class TaskSync:
             self._marks.subscribed[where] = self._round
             await self.members(asked.known, source, asked.group)
 
-    def planner(self, direction: Direction, assignments: Sequence[Assignment], source: Link, written: Link) -> Planner:
-        stripped = {name.decode() for link in (source, written) for name in link.connector.reserved_properties}
+    def planner(
+        self, direction: Direction, assignments: Sequence[Assignment], source: Link | None, written: Link, *, copies_only: bool = False
+    ) -> Planner:
+        """``source``: None where it cannot be reached."""
+        stripped = {name.decode() for link in (source, written) if link is not None for name in link.connector.reserved_properties}
         changed = {*stripped, *(rule.key for rule in direction.task.tags)}
-        return Planner(direction, routes_of(direction, assignments), self._maps, written, changed)
+        return Planner(direction, routes_of(direction, assignments), self._maps, written, changed, copies_only)
 
     async def plan_group(self, planner: Planner, asked: Asked) -> list[GroupPlan]:
         """One plan for each topic in which the group has progress on the owning side."""
@@ -283,16 +300,17 @@ class TaskSync:
     async def write(
         self,
         task: ReplicationTask,
-        pair: tuple[str, str],
-        source: Link,
+        owning: str,
+        source: Link | None,
         link: Link,
         chosen: Sequence[tuple[Asked, list[GroupPlan]]],
         *,
         why: str,
     ) -> list[Written]:
-        """Carries plans out, and keeps what came of it."""
+        """Carries plans of progress from ``owning`` out, and keeps what came of it. ``source``: None where it is away."""
+        pair = pair_of(owning, link.cluster.name)
         wishes = [_wish(asked, plans, why) for asked, plans in chosen]
-        results = await self.carry_out(task, source.cluster.name, source, link, wishes)
+        results = await self.carry_out(task, owning, source, link, wishes)
         changed = {}
         for (asked, _), result in zip(chosen, results, strict=True):
             asked.known.has_written(link.cluster.name, result.offsets)

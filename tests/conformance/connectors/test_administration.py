@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from replicator.core.connector import FencesSource
+from replicator.core.connector import ClosesTopics, FencesSource
 from replicator.core.record import MessageQueue, QueueSpread, TopicDescription
 from tests.conformance.connectors.subject import append, append_batch, read_records
 
@@ -150,3 +150,24 @@ async def test_unlocking_what_another_holds_takes_nothing(cluster, connector):
     await connector.unlock_queues(group, "holder-2", [queue])
     assert await connector.lock_queues(group, "holder-2", [queue]) == set()
     assert await connector.lock_queues(f"{group}-other", "holder-2", [queue]) == {queue}
+
+
+async def test_a_topic_is_closed_to_producers_and_opened_again(cluster, connector):
+    assert isinstance(connector, ClosesTopics)
+    (queue, *_) = await cluster.topic(3)
+    before = await connector.describe_topic(queue.topic)
+    assert await connector.set_topic_writable(queue.topic, False)
+
+    async def is_closed():
+        return not (await connector.describe_topic(queue.topic)).writable
+
+    async def is_as_before():
+        return await connector.describe_topic(queue.topic) == before
+
+    await eventually(is_closed)
+    closed = await connector.describe_topic(queue.topic)
+    assert (closed.readable, closed.writable, closed.queues) == (True, False, before.queues)
+    assert not await connector.set_topic_writable(queue.topic, False)
+    assert await connector.set_topic_writable(queue.topic, True)
+    await eventually(is_as_before)
+    assert not await connector.set_topic_writable("no-such-topic", False)

@@ -181,12 +181,12 @@ async def test_records_born_here_are_judged_by_the_way_back(scene):
     assert (found.offset, found.held_by) == (10, "the end of the queue")
 
 
-async def test_without_a_way_back_local_records_hold_unless_told_otherwise(scene):
+async def test_local_records_hold_unless_the_group_consumes_copies_only(scene):
     (there,) = await scene.flow("a", "b")
     await scene.copied(there, [(0, 0, 5), (5, 8, 2)], scanned=10)
     atlas = Atlas(scene.store)
     assert (await start(atlas, "a-b", {queue("a"): 7}, end=10)).offset == 5
-    assert (await start(atlas, "a-b", {queue("a"): 7}, end=10, local_holds=False)).offset == 10
+    assert (await start(atlas, "a-b", {queue("a"): 7}, end=10, copies_only=True)).offset == 10
 
 
 async def test_after_a_failover_the_way_back_of_a_one_way_task_is_its_flow(scene):

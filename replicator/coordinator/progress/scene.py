@@ -1,0 +1,145 @@
+"""Both sides of a task as a person's command finds them: offsets read now, or, of a cluster that is away, as last seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from replicator.coordinator import declared
+from replicator.coordinator.connections import Connections, Link
+from replicator.coordinator.progress.knowledge import GroupKey, Known, known_of
+from replicator.coordinator.progress.planning import Asked, GroupPlan, Planner
+from replicator.coordinator.progress.routes import Direction, Routes, pair_of, routes_of
+from replicator.coordinator.progress.task_sync import GroupOffsets, Seen, TaskSync
+from replicator.coordinator.progress.writing import keeper
+from replicator.core.errors import Missing, NotConnected
+from replicator.core.record import MessageQueue
+from replicator.core.task import ReplicationTask
+from replicator.store.port import Assignment, Store
+
+
+@dataclass(slots=True)
+class Scene:
+    """``source``: of the side whose progress counts; None while it is away, and then its offsets are as last seen."""
+
+    sync: TaskSync
+    planner: Planner
+    seen: Seen
+    source: Link | None
+    written: Link
+    known: Mapping[GroupKey, Known]
+    groups: list[str]
+    assignments: list[Assignment]
+
+    @property
+    def task(self) -> ReplicationTask:
+        return self.planner.direction.task
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        return self.seen.pair
+
+    def asked(self, group: str, *, may_go_back: bool = False) -> Asked:
+        direction = self.planner.direction
+        known = self.known.get((group, self.pair)) or Known()
+        offsets, current = self.seen.of(direction.owning, group), self.seen.of(direction.written, group)
+        return Asked(group, known, offsets, current, may_go_back=may_go_back)
+
+    async def plans(self, *, back: bool, topic: str | None = None) -> list[tuple[Asked, list[GroupPlan]]]:
+        """Of every group, as far as it has progress on the owning side."""
+        chosen = []
+        for group in self.groups:
+            asked = self.asked(group, may_go_back=back)
+            if self.source is not None:
+                await self.sync.members(asked.known, self.source, group)
+            plans = await self._plan(asked, topic)
+            if any(plan.moves for plan in plans):
+                asked.active = await self.active(asked)
+                if asked.active:
+                    plans = await self._plan(asked, topic)
+            chosen.append((asked, plans))
+        return chosen
+
+    async def _plan(self, asked: Asked, topic: str | None) -> list[GroupPlan]:
+        return [plan for plan in await self.sync.plan_group(self.planner, asked) if topic in (None, plan.topic)]
+
+    async def active(self, asked: Asked) -> str:
+        """Why the group may not be written on the written side, or empty."""
+        name = self.planner.direction.written
+        found = await self.sync.members(asked.known, self.written, asked.group)
+        if found.count:
+            return f"it has {found.count} members on {name}"
+        side = asked.known.ownership.sides.get(name)
+        if side is not None and side.reached and (side.raised or side.moved_ago is not None):
+            return f"it moves on {name}"
+        return ""
+
+
+async def look(
+    store: Store,
+    connections: Connections,
+    sync: TaskSync,
+    direction: tuple[str, str],
+    group: str | None = None,
+    *,
+    source_may_be_away: bool = False,
+) -> Scene:
+    """``direction``: (side whose progress counts, side to be written). Raises ``Missing``, ``NotConnected``."""
+    owning, written_name = direction
+    known = await declared.load(store)
+    task = known.tasks.get(sync.name)
+    if task is None:
+        raise Missing(f"task {sync.name} does not exist")
+    if not {(owning, written_name), (written_name, owning)} & set(task.flows):
+        raise Missing(f"task {sync.name} copies nothing between {owning} and {written_name}")
+    pair = pair_of(owning, written_name)
+    assignments = list(await store.assignments(task=sync.name))
+    written = await connections.get(known.cluster(written_name), at_once=True)
+    source = await _source(connections, known, owning, may_be_away=source_may_be_away)
+    for link in (source, written):
+        if link is not None:
+            keeper(link)
+    routes = routes_of(Direction(task, *pair), assignments)
+    seen = await sync.read(pair, routes, {owning: source, written_name: written})
+    stored = sync.known or known_of(await store.group_states(sync.name))
+    if seen.offsets[owning] is None and source_may_be_away:
+        source = None
+        seen = Seen(pair, {**seen.offsets, owning: last_seen(stored, pair, owning, routes)})
+    for name, offsets in seen.offsets.items():
+        if offsets is None:
+            raise NotConnected(f"the progress on cluster {name} cannot be read now")
+    groups = sync.groups_in(task, seen)
+    if group is not None:
+        if group not in groups:
+            raise Missing(f"group {group} has no progress in topics of task {sync.name}, or is not selected by it")
+        groups = [group]
+    planner = sync.planner(Direction(task, owning, written_name), assignments, source, written)
+    return Scene(sync, planner, seen, source, written, stored, groups, assignments)
+
+
+async def _source(connections: Connections, known: declared.Declared, name: str, *, may_be_away: bool) -> Link | None:
+    try:
+        return await connections.get(known.cluster(name), at_once=True)
+    except NotConnected:
+        if may_be_away:
+            return None
+        raise
+
+
+def last_seen(stored: Mapping[GroupKey, Known], pair: tuple[str, str], cluster: str, routes: Routes) -> GroupOffsets:
+    """Offsets on a cluster as of the last time it was read. ``routes``: from the first of the pair to the second."""
+    first = cluster == pair[0]
+    queues = {str(queue): queue for queue in _queues(routes, first=first)}
+    found: dict[str, dict[MessageQueue, int]] = {}
+    for (group, where), known in stored.items():
+        side = known.ownership.sides.get(cluster)
+        if where == pair and side is not None:
+            offsets = {queues[name]: offset for name, offset in side.offsets.items() if name in queues}
+            if offsets:
+                found[group] = offsets
+    return found
+
+
+def _queues(routes: Routes, *, first: bool) -> set[MessageQueue]:
+    feeds = [one for by_queue in routes.feeds.values() for one in by_queue.items()]
+    return {one for _, owning in feeds for one in owning} if first else {written for written, _ in feeds}
