@@ -17,6 +17,9 @@ Every operation returns JSON-ready values and raises errors of ``core.errors``: 
              "destination_broker", "destination_queue", "to", "action", "seen_again", "exact", "reason"}]}], "seen_again"}
     groups_sync  the plan as it was carried out, with "moved", "refused" and "failed" (queues)
     groups_reset {"group", "queues": [{"queue", "from", "to", "now", "refused"}], "done"}
+    failover_plan {"from", "to", "blockers": [{"name", "severity", "text", "groups"}], "groups", "seen_again", "not_copied", "steps", …}
+    failover_run, failover_abort  {"id", "kind", "state", "reason", "steps": [{"name", "state", "detail"}], …}
+    failover_status  {"moves": [as of run]}, oldest first
     parked_retry, parked_discard  [{"id", "result", "detail"}]; ids None: all that are parked now
     translate  {"status", "source_broker", "source_queue", "destination_topic", "destination_broker", "destination_queue",
              "destination_offset", "reason"}
@@ -33,6 +36,10 @@ from typing import Any
 from replicator.coordinator import apply, check, operations, parked, stops, translating
 from replicator.coordinator.atlas import Atlas
 from replicator.coordinator.connections import Connect, Connections
+from replicator.coordinator.failover.assessing import Move
+from replicator.coordinator.failover.commands import FailoverCommands
+from replicator.coordinator.failover.reverse import Reverse
+from replicator.coordinator.failover.runner import FailoverRunner
 from replicator.coordinator.headroom import Headroom
 from replicator.coordinator.progress.commands import Ask, GroupCommands, Place
 from replicator.coordinator.progress.loop import ProgressLoop
@@ -54,12 +61,15 @@ class Coordinator:
         self._atlas = Atlas(store)
         self._progress = ProgressLoop(store, self._connections, self._atlas, instance)
         self._groups = GroupCommands(store, self._connections, self._progress)
+        reverse = Reverse(store, self._connections, self.apply, lambda name: self.delete("tasks", name, force=True))
+        self._runner = FailoverRunner(store, self._connections, self._progress, reverse, instance)
+        self._failover = FailoverCommands(store, self._connections, self._progress, self._runner)
         self._applying = asyncio.Lock()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Reconciles and syncs progress until ``stop`` is set, then closes the connectors."""
         try:
-            await asyncio.gather(self._reconciler.run(stop), self._progress.run(stop))
+            await asyncio.gather(self._reconciler.run(stop), self._progress.run(stop), self._runner.run(stop))
         finally:
             await self._headroom.close()
             await self._connections.close()
@@ -147,3 +157,15 @@ class Coordinator:
 
     async def groups_reset(self, ask: Ask, place: Place, dry_run: bool = False) -> dict[str, Any]:
         return await self._groups.reset(ask, place, dry_run=dry_run)
+
+    async def failover_plan(self, move: Move) -> dict[str, Any]:
+        return await self._failover.plan(move)
+
+    async def failover_run(self, move: Move) -> dict[str, Any]:
+        return await self._failover.run(move)
+
+    async def failover_status(self, task: str, kind: str | None = None) -> dict[str, Any]:
+        return await self._failover.status(task, kind)
+
+    async def failover_abort(self, task: str, kind: str) -> dict[str, Any]:
+        return await self._failover.abort(task, kind)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Protocol, cast
 
 from fastapi import Depends, Request
 
+from replicator.coordinator.failover.assessing import Move
 from replicator.coordinator.progress.commands import Ask, Place
 from replicator.core.task import Cluster, ReplicationTask
 from replicator.observe.metrics import FlowMetrics
@@ -59,6 +60,14 @@ class Operations(Protocol):
     async def groups_sync(self, ask: Ask, seen_again: int | None, back: bool) -> Any: ...
 
     async def groups_reset(self, ask: Ask, place: Place, dry_run: bool) -> Any: ...
+
+    async def failover_plan(self, move: Move) -> Any: ...
+
+    async def failover_run(self, move: Move) -> Any: ...
+
+    async def failover_status(self, task: str, kind: str | None = None) -> Any: ...
+
+    async def failover_abort(self, task: str, kind: str) -> Any: ...
 
 
 @dataclass(slots=True)

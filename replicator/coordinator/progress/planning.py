@@ -74,6 +74,8 @@ class Asked:
     active: str = ""
     """Why the written side may not be disturbed, or empty."""
     may_go_back: bool = False
+    members_owning: int = 0
+    """Who consumes on the owning side, where that was asked."""
 
 
 @dataclass(slots=True)

@@ -51,7 +51,7 @@ class Scene:
         for group in self.groups:
             asked = self.asked(group, may_go_back=back)
             if self.source is not None:
-                await self.sync.members(asked.known, self.source, group)
+                asked.members_owning = (await self.sync.members(asked.known, self.source, group)).count
             plans = await self._plan(asked, topic)
             if any(plan.moves for plan in plans):
                 asked.active = await self.active(asked)

@@ -47,6 +47,10 @@ class GroupedConnector(MemoryConnector):
         found = {group: {q: o for q, o in offsets.items() if q.topic in topics} for group, offsets in self.groups.offsets.items()}
         return {group: offsets for group, offsets in found.items() if offsets}
 
+    async def consumer_offset(self, group, queue):
+        self._asked("consumer_offset")
+        return self.groups.offsets.get(group, {}).get(queue)
+
     async def group_settings(self):
         self._asked("group_settings")
         return dict(self.groups.settings)
