@@ -67,7 +67,7 @@ class Groups:
     async def create(self, settings: GroupSettings) -> None:
         for broker_name in sorted(await self._client.brokers(fresh=True)):
             if settings.group not in await self._configs(broker_name):
-                fields = {**settings.settings, "groupName": settings.group}
+                fields = {**settings.settings, "groupName": settings.group, "consumeEnable": settings.consumable}
                 await self._client.ask(broker_name, headers.create_subscription_group(fields))
 
     async def set_consumable(self, group: str, consumable: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -80,7 +80,9 @@ class Writer:
             known = await source.ask(keeper(source).group_settings()) if source is not None else {}
             for group in absent:
                 try:
-                    await link.ask(keeper(link).create_group(known.get(group) or GroupSettings(group)))
+                    # Whether members may consume is no setting but a state: a fence on the source must not come along.
+                    settings = replace(known.get(group) or GroupSettings(group), consumable=True)
+                    await link.ask(keeper(link).create_group(settings))
                 except ReplicatorError as error:
                     failed[group] = f"the group could not be made on {link.cluster.name}: {error}"
         return failed
