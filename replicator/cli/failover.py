@@ -45,6 +45,9 @@ def _show_plan(answer: Mapping[str, Any], output: Format) -> None:
     show(rows, output, empty="no groups have progress there")
     for one in answer["by_origin"]:
         _show_origin(one)
+    for one in answer["returning"]:
+        places = ", ".join(f"{q['destination_broker']}/{q['destination_queue']} {q['action']} {q['to']}" for q in one["queues"])
+        print(f"group {one['group']} goes on behind what {one['second_group']} processed: {places}")
     messages = answer["not_copied"]["messages"]
     print(f"not copied yet: {'unknown' if messages is None else messages}; seen again in all: {answer['seen_again']}")
     print(f"steps: {', '.join(answer['steps'])}")

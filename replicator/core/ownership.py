@@ -89,9 +89,12 @@ class Decision:
     """Sides that moved by themselves, as of this observation."""
 
 
-def settle(state: Ownership, owner: str) -> Ownership:
-    """A person says whose progress counts. What was seen before does not contradict it any more."""
+def settle(state: Ownership, owner: str, offsets: Mapping[str, Mapping[str, int]] | None = None) -> Ownership:
+    """A person says whose progress counts. What was seen before does not contradict it any more, nor what ``offsets`` ({side: {queue:
+    offset}}, just read) show to have moved until now."""
     sides = {name: replace(side, raised={}, moved_ago=None, quiet=0) for name, side in state.sides.items()}
+    for name, now in (offsets or {}).items():
+        sides[name] = replace(sides.get(name, SideState()), offsets=dict(now))
     return Ownership(owner, False, sides)
 
 

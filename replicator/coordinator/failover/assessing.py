@@ -11,11 +11,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from replicator.coordinator.connections import Link
-from replicator.coordinator.failover.origins import OriginPlan
+from replicator.coordinator.failover.origins import OriginPlan, ReturnPlan, is_second_group
 from replicator.coordinator.progress.planning import REFUSE, Asked, GroupPlan, seen_again_in
 from replicator.coordinator.progress.scene import Scene
 from replicator.core.errors import ReplicatorError
 from replicator.core.failover import FAILBACK, Options
+from replicator.core.subscriptions import Carried
 from replicator.store.failover_rows import Sighting
 from replicator.store.port import Assignment
 
@@ -70,6 +71,7 @@ class Assessment:
     chosen: list[tuple[Asked, list[GroupPlan]]]
     uncopied: Uncopied
     origins: list[OriginPlan] = field(default_factory=list)
+    returns: list[ReturnPlan] = field(default_factory=list)
     steps: Sequence[str] = ()
 
     @property
@@ -91,6 +93,7 @@ class Assessment:
             "seen_again": seen_again_in(self.plans),
             "not_copied": {**asdict(self.uncopied), "queues": list(self.uncopied.queues)},
             "by_origin": [one.to_json() for one in self.origins],
+            "returning": [one.to_json() for one in self.returns],
         }  # fmt: skip
 
 
@@ -130,7 +133,7 @@ def find_blockers(
     sightings: Mapping[str, Sighting],
     flow: Sequence[Assignment],
 ) -> list[Blocker]:
-    found = [*_members(move, chosen), *_refused(move, chosen), *_flow(move, flow)]
+    found = [*_members(move, scene, chosen), *_refused(move, chosen), *_flow(move, flow)]
     sighting = sightings.get(move.left)
     if scene.source is None:
         found.append(_last_read(move, scene, sighting))
@@ -143,9 +146,14 @@ def find_blockers(
     return found
 
 
-def _members(move: Move, chosen: Sequence[tuple[Asked, list[GroupPlan]]]) -> list[Blocker]:
+def _members(move: Move, scene: Scene, chosen: Sequence[tuple[Asked, list[GroupPlan]]]) -> list[Blocker]:
+    """At a failback, groups that consume their own side's messages go on consuming there."""
     found = []
-    live = tuple(asked.group for asked, _ in chosen if asked.members_owning)
+    live = tuple(
+        asked.group for asked, plans in chosen
+        if asked.members_owning
+        and (move.kind != FAILBACK or is_second_group(asked.group, scene.task) or any(p.carried is Carried.SYNCED for p in plans))
+    )  # fmt: skip
     if live:
         found.append(Blocker("members-on-the-side-left", BLOCKS, f"{len(live)} groups still consume on {move.left}: stop them", live))
     active = tuple(asked.group for asked, _ in chosen if asked.active)

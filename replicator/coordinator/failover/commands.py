@@ -9,7 +9,7 @@ from typing import Any
 from replicator.coordinator import declared
 from replicator.coordinator.connections import Connections
 from replicator.coordinator.failover.assessing import Assessment, Move, find_blockers, uncopied
-from replicator.coordinator.failover.origins import origin_plans
+from replicator.coordinator.failover.origins import origin_plans, return_plans
 from replicator.coordinator.failover.runner import FailoverRunner
 from replicator.coordinator.progress.loop import ProgressLoop
 from replicator.coordinator.progress.scene import look
@@ -83,7 +83,10 @@ class FailoverCommands:
             waiting = replace(waiting, messages=None)
         blockers = find_blockers(move, scene, chosen, waiting, sightings, flow)
         steps = steps_of(move.kind, move.options, is_two_way=task.mode == "two-way")
-        return Assessment(move, blockers, chosen, waiting, await origin_plans(scene, topic), steps)
+        is_back = move.kind == FAILBACK
+        origins = [] if is_back else await origin_plans(scene, topic)
+        returns = await return_plans(scene, topic) if is_back else []
+        return Assessment(move, blockers, chosen, waiting, origins, returns, steps)
 
     async def _resolved(self, move: Move) -> Move:
         """A failback names the clusters as the failover before it did. Who names them the other way round, from where to where,
@@ -115,8 +118,8 @@ def _require_flow(task: ReplicationTask, move: Move) -> None:
 
 def _summary(assessed: Assessment) -> dict[str, Any]:
     answer = assessed.to_json()
-    return {"blockers": answer["blockers"], "seen_again": answer["seen_again"], "not_copied": answer["not_copied"],
-            "groups": len({plan.group for plan in assessed.plans}), "by_origin": answer["by_origin"]}  # fmt: skip
+    kept = {key: answer[key] for key in ("blockers", "seen_again", "not_copied", "by_origin", "returning")}
+    return {**kept, "groups": len({plan.group for plan in assessed.plans})}
 
 
 def _shown(row: FailoverRow) -> dict[str, Any]:

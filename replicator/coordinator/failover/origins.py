@@ -51,6 +51,18 @@ class OriginPlan:
         }  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class ReturnPlan:
+    """Where a group goes on at home: behind what its second group processed while home was away."""
+
+    group: str
+    second_group: str
+    plan: GroupPlan
+
+    def to_json(self) -> dict[str, Any]:
+        return {"group": self.group, "second_group": self.second_group, **self.plan.to_json()}
+
+
 def second_group_name(group: str, left: str) -> str:
     return f"{group}-of-{left}"
 
@@ -97,10 +109,38 @@ async def origin_plans(scene: Scene, topic: str | None = None) -> list[OriginPla
     found = []
     for group in scene.groups:
         asked = scene.asked(group)
+        if is_second_group(group, direction.task):
+            continue
         for name in sorted({queue.topic for queue in asked.offsets} & scene.planner.routes.topics.keys()):
             means = scene.planner.meaning_of(asked, name)
             if topic in (None, name) and means.carried is Carried.LOCAL and not _is_broadcast(asked, direction.owning, name):
                 found.append(await _plan(scene, copies, asked, name))
+    return found
+
+
+def is_second_group(group: str, task: ReplicationTask) -> bool:
+    return any(group.endswith(second_group_name("", cluster)) for cluster in task.clusters)
+
+
+async def return_plans(scene: Scene, topic: str | None = None) -> list[ReturnPlan]:
+    """Of every group whose second group has progress on the side that is left."""
+    direction = scene.planner.direction
+    if not direction.is_two_way:
+        return []
+    trusted = scene.sync.planner(direction, scene.assignments, scene.source, scene.written, trusted=True)
+    found = []
+    for second in scene.groups:
+        group = second.removesuffix(second_group_name("", direction.written))
+        offsets = scene.seen.of(direction.owning, second)
+        if group == second or not offsets:
+            continue
+        home = scene.asked(group)
+        asked = Asked(group, Known(kinds=dict(home.known.kinds)), offsets, home.current)
+        if any(home.current):
+            asked.active = await scene.active(home)
+        for name in sorted({queue.topic for queue in offsets} & trusted.routes.topics.keys()):
+            if topic in (None, name):
+                found.append(ReturnPlan(group, second, await trusted.plan(asked, name)))
     return found
 
 

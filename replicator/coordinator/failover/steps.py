@@ -14,7 +14,7 @@ from typing import Any
 from replicator.coordinator import declared
 from replicator.coordinator.connections import Connections, Link
 from replicator.coordinator.failover.assessing import Move
-from replicator.coordinator.failover.origins import OriginPlan, origin_plans
+from replicator.coordinator.failover.origins import OriginPlan, ReturnPlan, origin_plans, return_plans
 from replicator.coordinator.failover.reverse import Reverse
 from replicator.coordinator.progress.loop import ProgressLoop
 from replicator.coordinator.progress.planning import REFUSE, Asked, GroupPlan, seen_again_in
@@ -24,7 +24,6 @@ from replicator.core.connector import ClosesTopics
 from replicator.core.errors import NotConnected, ReplicatorError
 from replicator.core.failover import CATCH_UP, FAILBACK, FENCE, MARK, OPEN, OWNER, PROGRESS, REVERSE
 from replicator.core.groups import GroupSettings
-from replicator.core.ownership import settle
 from replicator.core.record import MessageQueue
 from replicator.core.task import ReplicationTask
 from replicator.store.port import Assignment, Store
@@ -243,7 +242,9 @@ class Steps:
             await sync.load()
             scene = await self._look()
             chosen = await scene.plans(back=self.move.kind == FAILBACK, topic=self.move.options.topic)
-            origins = await origin_plans(scene, self.move.options.topic)
+            is_back = self.move.kind == FAILBACK
+            origins = [] if is_back else await origin_plans(scene, self.move.options.topic)
+            returns = await return_plans(scene, self.move.options.topic) if is_back else []
             plans = [plan for _, found in chosen for plan in found]
             moving = await self._moving(chosen)
             if self.move.options.rehearse:
@@ -255,6 +256,7 @@ class Steps:
             able = [one for one in moving if not one[0].active]
             written = await sync.write(scene.task, self.move.left, scene.source, scene.written, able, why=self.why)
             written += await self._write_second_groups(scene, origins)
+            written += await self._write_returns(scene, returns)
         return self._told(written, [*active, *_refused_in(chosen)], seen_again_in(plans))
 
     def _told(self, written: Sequence[Written], left_out: Sequence[str], seen_again: int) -> str:
@@ -290,6 +292,17 @@ class Steps:
                 wishes.append(Wish(group, wanted, {}, self.why))
         return await scene.sync.carry_out(scene.task, self.move.left, scene.source, link, wishes)
 
+    async def _write_returns(self, scene: Scene, returns: Sequence[ReturnPlan]) -> list[Written]:
+        offsets: dict[str, dict[MessageQueue, int]] = {}
+        current: dict[str, dict[MessageQueue, int]] = {}
+        for one in returns:
+            if one.plan.moves:
+                offsets.setdefault(one.group, {}).update(one.plan.moves)
+                known = {queue.queue: queue.current for queue in one.plan.queues if queue.current is not None}
+                current.setdefault(one.group, {}).update(known)
+        wishes = [Wish(group, wanted, current[group], self.why) for group, wanted in offsets.items()]
+        return await scene.sync.carry_out(scene.task, self.move.left, scene.source, scene.written, wishes)
+
     async def _owner(self, note: Note) -> str:
         return f"would own: {self.move.target}" if self.move.options.rehearse else await self._own(self.move.target)
 
@@ -301,9 +314,7 @@ class Steps:
             scene = await self._look()
             changed = {}
             for group in scene.groups:
-                known = scene.asked(group).known
-                known.ownership = settle(known.ownership, owner)
-                sync.known[group, scene.pair] = changed[group, scene.pair] = known
+                sync.known[group, scene.pair] = changed[group, scene.pair] = scene.settled(group, owner)
             await sync.save(changed)
         return f"{owner} owns the progress of {len(changed)} groups"
 

@@ -51,6 +51,7 @@ class GroupPlan:
     owner: str | None
     topic: str
     queues: tuple[QueuePlan, ...]
+    carried: Carried = Carried.SYNCED
 
     @property
     def moves(self) -> dict[MessageQueue, int]:
@@ -90,11 +91,13 @@ class Planner:
     copies_only: bool = False
     """For a group that consumes nothing but what came from the owning side: everything else holds no start, and its own filter is
     what makes that right."""
+    trusted: bool = False
+    """Whoever plans knows that the offsets mean what they say, whatever the subscriptions look like."""
     _queues: dict[MessageQueue, tuple[WrittenQueue, OffsetRange] | str] = field(default_factory=dict)
 
     def meaning_of(self, asked: Asked, topic: str) -> Meaning:
         """Of the group's offsets in ``topic`` of the owning side."""
-        if self.copies_only:
+        if self.copies_only or self.trusted:
             return SYNCED
         owning, written, known = self.direction.owning, self.direction.written, asked.known
         found = meaning(
@@ -119,7 +122,7 @@ class Planner:
         ]
         ownership = asked.known.ownership
         kind = asked.known.kinds.get(self.direction.owning, "")
-        return GroupPlan(asked.group, kind, "split" if ownership.split else ownership.owner, topic, tuple(queues))
+        return GroupPlan(asked.group, kind, "split" if ownership.split else ownership.owner, topic, tuple(queues), means.carried)
 
     async def _queue(self, asked: Asked, means: Meaning, queue: MessageQueue, owning: list[MessageQueue]) -> QueuePlan:
         feeding = tuple((one, asked.offsets.get(one)) for one in owning)

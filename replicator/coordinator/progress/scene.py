@@ -13,6 +13,7 @@ from replicator.coordinator.progress.routes import Direction, Routes, pair_of, r
 from replicator.coordinator.progress.task_sync import GroupOffsets, Seen, TaskSync
 from replicator.coordinator.progress.writing import keeper
 from replicator.core.errors import Missing, NotConnected
+from replicator.core.ownership import settle
 from replicator.core.record import MessageQueue
 from replicator.core.task import ReplicationTask
 from replicator.store.port import Assignment, Store
@@ -44,6 +45,13 @@ class Scene:
         known = self.known.get((group, self.pair)) or Known()
         offsets, current = self.seen.of(direction.owning, group), self.seen.of(direction.written, group)
         return Asked(group, known, offsets, current, may_go_back=may_go_back)
+
+    def settled(self, group: str, owner: str) -> Known:
+        """``owner`` is the side that counts, by a person's word; what both sides show now is where movement begins."""
+        known = self.known.get((group, self.pair)) or Known()
+        offsets = {name: {str(queue): offset for queue, offset in self.seen.of(name, group).items()} for name in self.pair}
+        known.ownership = settle(known.ownership, owner, offsets)
+        return known
 
     async def plans(self, *, back: bool, topic: str | None = None) -> list[tuple[Asked, list[GroupPlan]]]:
         """Of every group, as far as it has progress on the owning side."""

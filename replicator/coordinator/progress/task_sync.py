@@ -285,12 +285,13 @@ class TaskSync:
             await self.members(asked.known, source, asked.group)
 
     def planner(
-        self, direction: Direction, assignments: Sequence[Assignment], source: Link | None, written: Link, *, copies_only: bool = False
-    ) -> Planner:
+        self, direction: Direction, assignments: Sequence[Assignment], source: Link | None, written: Link, *, copies_only: bool = False,
+        trusted: bool = False,
+    ) -> Planner:  # fmt: skip
         """``source``: None where it cannot be reached."""
         stripped = {name.decode() for link in (source, written) if link is not None for name in link.connector.reserved_properties}
         changed = {*stripped, *(rule.key for rule in direction.task.tags)}
-        return Planner(direction, routes_of(direction, assignments), self._maps, written, changed, copies_only)
+        return Planner(direction, routes_of(direction, assignments), self._maps, written, changed, copies_only, trusted)
 
     async def plan_group(self, planner: Planner, asked: Asked) -> list[GroupPlan]:
         """One plan for each topic in which the group has progress on the owning side."""

@@ -262,3 +262,12 @@ def test_what_holds_whatever_happens(made, persists):
         assert stored == state
         if persists:
             state = stored
+
+
+def test_what_moved_before_a_person_spoke_is_no_movement_after_it():
+    state = settle(owned_by_a(), "a", {"b": {"q": 9}})
+    state, decision = look(state, a=10, b=9)
+    assert not state.sides["b"].raised
+    assert decision.owner == "a"
+    state, _ = look(state, a=10, b=12)
+    assert state.sides["b"].raised == {"q": 12}

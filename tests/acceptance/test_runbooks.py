@@ -1,0 +1,215 @@
+"""The runbooks of docs/operations.md, read from that page and carried out step by step on real clusters.
+
+The page says what an operator types; the test does what happens around it: traffic, consumers, a region that goes and comes back.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from deploy.local import LocalCluster, start_clusters, stop_clusters
+from tests.acceptance.process import ReplicatorProcess
+from tests.integration.conftest import PATIENT
+
+pytestmark = [pytest.mark.rocketmq, pytest.mark.postgres, pytest.mark.timeout(400)]
+PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
+QUEUES = 2
+COUNT = 400
+STEP_SECONDS_MAX = 150
+_BLOCK = re.compile(r"<!-- (step|file): (\S+) -->\n```\w+\n(.*?)```", re.S)
+
+
+def blocks(kind: str) -> dict[str, str]:
+    return {name: text for found, name, text in _BLOCK.findall(PAGE.read_text(encoding="utf-8")) if found == kind}
+
+
+@pytest.fixture(scope="module")
+def regions():
+    hangzhou, shanghai = LocalCluster("hangzhou", broker_properties=PATIENT), LocalCluster("shanghai", broker_properties=PATIENT)
+    start_clusters(hangzhou, shanghai)
+    try:
+        yield hangzhou, shanghai
+    finally:
+        stop_clusters(hangzhou, shanghai)
+
+
+class Runbook:
+    """One of the page's: its file written for these clusters, its steps in a shell where ``replicator`` is this one."""
+
+    def __init__(self, name: str, folder: Path, regions, topic: str) -> None:
+        self.name = name
+        self.folder = folder
+        self.left = [step for step in blocks("step") if step.startswith(f"{name}/")]
+        text = blocks("file")[f"{name}/orders.yaml"]
+        for word, value in (("HANGZHOU", regions[0].name_servers), ("SHANGHAI", regions[1].name_servers), ("TOPIC", topic)):
+            assert word in text
+            text = text.replace(word, value)
+        (folder / "orders.yaml").write_text(text)
+        (folder / "nothing.yaml").write_text("")
+        self.process = ReplicatorProcess(folder / "orders.yaml", folder / "data")
+        programs = folder / "bin"
+        programs.mkdir()
+        script = programs / "replicator"
+        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m replicator "$@"\n')
+        script.chmod(0o755)
+        url = f"http://127.0.0.1:{self.process.port}"
+        self.environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "REPLICATOR_URL": url}
+
+    def step(self, name: str) -> str:
+        """In the page's order, each once; returns what the commands printed."""
+        wanted = f"{self.name}/{name}"
+        assert self.left[:1] == [wanted], self.left
+        self.left.pop(0)
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", blocks("step")[wanted]], cwd=self.folder, env=self.environment, capture_output=True,
+            text=True, timeout=STEP_SECONDS_MAX, stdin=subprocess.DEVNULL, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{wanted}:\n{done.stdout}\n{done.stderr}\n{self.process.tail()}"
+        return done.stdout
+
+
+@pytest.fixture
+def runbook(tmp_path, regions, topic_name):
+    made: list[Runbook] = []
+
+    def make(name: str) -> tuple[Runbook, str]:
+        topic = topic_name(name)
+        book = Runbook(name, tmp_path, regions, topic)
+        made.append(book)
+        return book, topic
+
+    yield make
+    for book in made:
+        assert book.left == [], f"steps of the runbook that nobody tried: {book.left}"
+        book.process.end()
+
+
+def keys(rows) -> set[str]:
+    found = [row.keys for row in rows]
+    assert len(found) == len(set(found)), "one of them twice"
+    return set(found)
+
+
+def begin(witness, cluster, topic: str, group: str) -> None:
+    witness.create_group(cluster.name_servers, group)
+    for queue in range(QUEUES):
+        witness.set_progress(cluster.name_servers, topic, group, 0, broker=cluster.broker_names[0], queue=queue)
+
+
+def away(cluster: LocalCluster) -> None:
+    cluster.kill_broker()
+    cluster.kill_name_server()
+
+
+def back(cluster: LocalCluster) -> None:
+    cluster.start_name_server()
+    cluster.start_broker()
+
+
+def test_every_step_of_the_page_is_in_a_runbook_that_is_tried() -> None:
+    assert {name.partition("/")[0] for name in blocks("step")} == {name.partition("/")[0] for name in blocks("file")}
+    assert {name.partition("/")[0] for name in blocks("step")} == {"geo", "active", "centre"}
+
+
+def test_geo_disaster_recovery(regions, witness, runbook) -> None:
+    hangzhou, shanghai = regions
+    book, topic = runbook("geo")
+    witness.create_topic(hangzhou.name_servers, topic, queues=QUEUES)
+    book.process.start()
+    book.process.wait_ready()
+    book.step("declare")
+    witness.bulk(hangzhou.name_servers, topic, COUNT, prefix="m", with_keys=True)
+    book.process.wait_caught_up(60, copied_at_least=COUNT)
+    group = f"{topic}-pay"
+    begin(witness, hangzhou, topic, group)
+    processed = keys(witness.take(hangzhou.name_servers, topic, group, 150))
+    book.step("rehearse")
+    offsets_seen = time.monotonic() + 12  # two intervals of 5 s: the last thing that was read before the region went
+    while time.monotonic() < offsets_seen:
+        time.sleep(0.5)
+    away(hangzhou)
+    said = book.step("failover")
+    assert "WARNS: hangzhou cannot be reached" in said
+    here = keys(witness.take(shanghai.name_servers, topic, group, 100))
+    assert not here & processed
+    processed |= here
+    witness.bulk(shanghai.name_servers, topic, 60, prefix="meanwhile", with_keys=True)
+    back(hangzhou)
+    book.process.wait_flow("running again", lambda flow: flow["state"] == "running", 90, source="hangzhou")
+    said = book.step("failback")
+    assert "task orders-back-shanghai was deleted" in said
+    rest = keys(witness.take(hangzhou.name_servers, topic, group, 2 * COUNT))
+    assert not rest & processed
+    assert processed | rest == {f"m-{n}" for n in range(COUNT)} | {f"meanwhile-{n}" for n in range(60)}
+    book.process.assert_no_traceback()
+
+
+def test_active_geo_redundancy(regions, witness, runbook) -> None:
+    hangzhou, shanghai = regions
+    book, topic = runbook("active")
+    for cluster in regions:
+        witness.create_topic(cluster.name_servers, topic, queues=QUEUES)
+    book.process.start()
+    book.process.wait_ready()
+    book.step("declare")
+    for cluster in regions:
+        witness.bulk(cluster.name_servers, topic, COUNT, prefix=cluster.name, with_keys=True)
+    book.process.wait_caught_up(60, copied_at_least=2 * COUNT)
+    group, local = f"{topic}-pay", {"expression": "origin IS NULL", "expression_type": "SQL92"}
+    processed: dict[str, set[str]] = {}
+    for cluster in regions:
+        begin(witness, cluster, topic, group)
+        processed[cluster.name] = keys(witness.take(cluster.name_servers, topic, group, 120, **local))
+        assert all(key.startswith(cluster.name) for key in processed[cluster.name])
+    settled = time.monotonic() + 12
+    while time.monotonic() < settled:
+        time.sleep(0.5)
+    away(hangzhou)
+    said = book.step("failover")
+    second = f"{group}-of-hangzhou"
+    assert second in said
+    assert "origin = 'hangzhou'" in said
+    taken = keys(witness.take(
+        shanghai.name_servers, topic, second, 100, expression="origin = 'hangzhou'", expression_type="SQL92"
+    ))  # fmt: skip
+    assert len(taken) == 100
+    assert not taken & processed["hangzhou"]
+    back(hangzhou)
+    book.process.wait_flow("running again", lambda flow: flow["state"] == "running", 90, source="hangzhou")
+    said = book.step("failback")
+    assert f"group {group} goes on behind what {second} processed" in said
+    rest = keys(witness.take(hangzhou.name_servers, topic, group, 4 * COUNT, **local))
+    assert not rest & taken, f"{len(rest & taken)} seen again"
+    assert not rest & processed["hangzhou"]
+    assert processed["hangzhou"] | taken | rest == {f"hangzhou-{n}" for n in range(COUNT)}
+    own = keys(witness.take(shanghai.name_servers, topic, group, 4 * COUNT, **local))
+    assert processed["shanghai"] | own == {f"shanghai-{n}" for n in range(COUNT)}
+    assert not processed["shanghai"] & own
+    book.process.assert_no_traceback()
+
+
+def test_aggregation(regions, witness, runbook) -> None:
+    hangzhou, shanghai = regions
+    book, topic = runbook("centre")
+    witness.create_topic(hangzhou.name_servers, topic, queues=QUEUES)
+    book.process.start()
+    book.process.wait_ready()
+    book.step("declare")
+    witness.bulk(hangzhou.name_servers, topic, COUNT, prefix="m", with_keys=True)
+    book.process.wait_caught_up(60, copied_at_least=COUNT)
+    said = book.step("leave-out")
+    assert "paused" in said
+    assert "resumed" in said
+    witness.bulk(hangzhou.name_servers, topic, 50, prefix="later", with_keys=True)
+    book.process.wait_caught_up(60, copied_at_least=COUNT + 50)
+    arrived = witness.drain(shanghai.name_servers, topic, expect=COUNT + 50)
+    assert keys(arrived) == {f"m-{n}" for n in range(COUNT)} | {f"later-{n}" for n in range(50)}
+    assert {row.user_properties["origin"] for row in arrived} == {"hangzhou"}
+    book.process.assert_no_traceback()
