@@ -13,6 +13,7 @@ import re
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 
+from connectors.rocketmq.admin import require_brokers
 from connectors.rocketmq.client.client import Client
 from connectors.rocketmq.client.errors import Answered, Unreachable
 from connectors.rocketmq.progress import GroupProgress
@@ -37,10 +38,15 @@ class Groups:
         self._client = client
         self._progress = progress
 
+    async def _brokers(self) -> list[str]:
+        """Without any, as while a cluster starts, nobody knows anything: that is not the same as no groups and no progress."""
+        await require_brokers(self._client)
+        return sorted(await self._client.brokers())
+
     async def offsets(self, topics: Collection[str]) -> dict[str, dict[MessageQueue, int]]:
         wanted = set(topics)
         found: dict[str, dict[MessageQueue, int]] = {}
-        for broker_name in sorted(await self._client.brokers(fresh=True)):
+        for broker_name in await self._brokers():
             answer = await self._client.ask(broker_name, headers.all_consumer_offsets())
             for (topic, group), offsets in bodies.read_consumer_offsets(answer.body).items():
                 if topic in wanted:
@@ -54,7 +60,7 @@ class Groups:
     async def settings(self) -> dict[str, GroupSettings]:
         """Where brokers differ, the first one's settings; consumable only if everywhere."""
         found: dict[str, GroupSettings] = {}
-        for broker_name in sorted(await self._client.brokers(fresh=True)):
+        for broker_name in await self._brokers():
             for name, config in (await self._configs(broker_name)).items():
                 ordered = config.fields.get("consumeMessageOrderly") is True
                 known = found.get(name)
@@ -65,13 +71,13 @@ class Groups:
         return found
 
     async def create(self, settings: GroupSettings) -> None:
-        for broker_name in sorted(await self._client.brokers(fresh=True)):
+        for broker_name in await self._brokers():
             if settings.group not in await self._configs(broker_name):
                 fields = {**settings.settings, "groupName": settings.group, "consumeEnable": settings.consumable}
                 await self._client.ask(broker_name, headers.create_subscription_group(fields))
 
     async def set_consumable(self, group: str, consumable: bool) -> None:
-        for broker_name in sorted(await self._client.brokers(fresh=True)):
+        for broker_name in await self._brokers():
             config = (await self._configs(broker_name)).get(group)
             if config is not None and config.consume_enabled is not consumable:
                 await self._client.ask(broker_name, headers.create_subscription_group({**config.fields, "consumeEnable": consumable}))
@@ -79,7 +85,7 @@ class Groups:
     async def members(self, group: str) -> GroupMembers:
         clients: set[str] = set()
         seen: list[bodies.ConsumerConnections] = []
-        for broker_name in sorted(await self._client.brokers(fresh=True)):
+        for broker_name in await self._brokers():
             answer = await self._client.ask(broker_name, headers.consumer_connections(group), _SUCCESS_OR_OFFLINE)
             if answer.code == ResponseCode.SUCCESS:
                 connections = bodies.read_consumer_connections(answer.body)

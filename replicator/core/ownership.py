@@ -126,7 +126,8 @@ def _look(before: SideState, seen: SideSeen, *, follows: bool) -> tuple[SideStat
         written[queue] = [*(one for one in written.get(queue, []) if one != offset), offset][-WRITES_KEPT_MAX:]
     if seen.offsets is None:
         return SideState(before.offsets, written, {}, reached=False, quiet=0, moved_ago=None), False
-    offsets = dict(seen.offsets)
+    # One that is missing for a while, as of a broker that restarts, has not moved when it is back.
+    offsets = {**before.offsets, **seen.offsets}
     pending = {queue: left for queue, own in written.items() if (left := _not_seen(own, offsets.get(queue)))}
     if not (before.reached and follows):
         return SideState(offsets, pending, {}, reached=True, quiet=0, moved_ago=None), False

@@ -184,9 +184,9 @@ class TaskSync:
                 changed[key] = known
                 self._marks.planned.pop(key, None)
                 await self._tell(group, known.ownership, after, decision)
-            known.ownership = after
-            if not is_same:
+            if _has_moved(known.ownership, after):
                 self._moved[key] = known
+            known.ownership = after
             (self._marks.settled.add if _is_settled(after) else self._marks.settled.discard)(key)
             decisions.append((group, decision))
         await self.save(changed)
@@ -223,11 +223,15 @@ class TaskSync:
         return at is not None and self._round - at < MEMBERS_INTERVALS
 
     async def save(self, changed: Mapping[GroupKey, Known]) -> None:
-        if changed:
-            rows = [row_of(self.name, key, known) for key, known in changed.items()]
+        keys = list(changed)
+        for first in range(0, len(keys), WRITES_AT_ONCE_MAX):
+            if len(keys) > WRITES_AT_ONCE_MAX:
+                await self._store.hold_coordinator(self._holder, LEASE_SECONDS)
+            together = keys[first : first + WRITES_AT_ONCE_MAX]
+            rows = [row_of(self.name, key, changed[key]) for key in together]
             if not await self._store.save_group_states(self._holder, rows):
                 raise Unsafe("another coordinator holds the lease: nothing was stored", hint="ask that one")
-            for key in changed:
+            for key in together:
                 self._moved.pop(key, None)
 
     async def members(self, known: Known, link: Link, group: str) -> GroupMembers:
@@ -340,6 +344,11 @@ def _wish(asked: Asked, plans: Iterable[GroupPlan], why: str) -> Wish:
 def _settled(pair: tuple[str, str], owner: str) -> Decision:
     """Of a group that was idle and is: the other side may be written if the broker says that nobody is there."""
     return Decision("owned", owner, "", ask=tuple(name for name in pair if name != owner))
+
+
+def _has_moved(before: Ownership, after: Ownership) -> bool:
+    """Any offset of any side is another one than what is known."""
+    return any(name not in before.sides or before.sides[name].offsets != side.offsets for name, side in after.sides.items())
 
 
 def _is_settled(state: Ownership) -> bool:

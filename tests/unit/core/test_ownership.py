@@ -271,3 +271,12 @@ def test_what_moved_before_a_person_spoke_is_no_movement_after_it():
     assert decision.owner == "a"
     state, _ = look(state, a=10, b=12)
     assert state.sides["b"].raised == {"q": 12}
+
+
+def test_a_queue_that_is_missing_for_a_while_has_not_moved():
+    state, _ = run(owned_by_a(), IDLE)
+    for _ in range(2):
+        state, decision = look(state, a=10, b=SideSeen({}, members=False))
+    state, decision = run(state, IDLE)
+    assert not state.sides["b"].raised
+    assert (decision.owner, decision.moved, decision.write) == ("a", (), ("b",))
