@@ -16,6 +16,7 @@ Source = Annotated[str, typer.Option("--source", help="The cluster whose progres
 Destination = Annotated[str, typer.Option("--destination", help="The cluster it is written to.")]
 Group = Annotated[str | None, typer.Option("--group", help="Only this consumer group.")]
 Back = Annotated[bool, typer.Option("--back", help="Also where that sets a group back.")]
+Running = Annotated[bool, typer.Option("--running", help="Also where it has members, if its broker can set it exactly (5.2 and later).")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, on a terminal, after the preview.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="The preview only.")]
 
@@ -27,10 +28,11 @@ def listing(task: str, source: Source, destination: Destination, group: Group = 
 
 
 def plan(
-    task: str, source: Source, destination: Destination, group: Group = None, back: Back = False, output: Output = Format.TABLE
-) -> None:
+    task: str, source: Source, destination: Destination, group: Group = None, back: Back = False, running: Running = False,
+    output: Output = Format.TABLE,
+) -> None:  # fmt: skip
     """What sync would do. Example: replicator groups plan orders --source hangzhou --destination shanghai -o json"""
-    _show_plan(_plan(Client(), task, source, destination, group, back), output)
+    _show_plan(_plan(Client(), task, source, destination, group, back, running), output)
 
 
 def sync(
@@ -39,6 +41,7 @@ def sync(
     destination: Destination,
     group: Group = None,
     back: Back = False,
+    running: Running = False,
     dry_run: DryRun = False,
     yes: Yes = False,
     output: Output = Format.TABLE,
@@ -48,14 +51,17 @@ def sync(
     The preview comes first; what was found to be worse than it when it is carried out is refused.
     """
     client = Client()
-    preview = _plan(client, task, source, destination, group, back)
+    preview = _plan(client, task, source, destination, group, back, running)
     if dry_run:
         _show_plan(preview, output)
         return
     if output is Format.TABLE:
         _show_plan(preview, output)
     _ask(yes, f"Write it to {destination}?")
-    body = {"source": source, "destination": destination, "group": group, "seen_again": preview["seen_again"], "back": back}
+    body = {
+        "source": source, "destination": destination, "group": group, "seen_again": preview["seen_again"], "back": back,
+        "running": running,
+    }  # fmt: skip
     answer = client.post(f"/tasks/{named(task)}/groups/sync", body)
     if output is Format.TABLE:
         print(f"moved: {answer['moved']} queues, refused: {answer['refused']}, failed: {answer['failed']}")
@@ -107,9 +113,9 @@ def reset(
         print(f"reset: {len(answer['queues'])} queues of {group} on {destination}")
 
 
-def _plan(client: Client, task: str, source: str, destination: str, group: str | None, back: bool) -> Any:
+def _plan(client: Client, task: str, source: str, destination: str, group: str | None, back: bool, running: bool) -> Any:
     path = f"/tasks/{named(task)}/groups/plan"
-    return client.get(path, source=source, destination=destination, group=group, back=back or None)
+    return client.get(path, source=source, destination=destination, group=group, back=back or None, running=running or None)
 
 
 def _show_plan(answer: Mapping[str, Any], output: Format) -> None:

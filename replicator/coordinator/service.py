@@ -149,11 +149,13 @@ class Coordinator:
     async def groups_list(self, ask: Ask) -> dict[str, Any]:
         return await self._groups.listing(ask)
 
-    async def groups_plan(self, ask: Ask, back: bool = False) -> dict[str, Any]:
-        return await self._groups.plan(ask, back=back)
+    async def groups_plan(self, ask: Ask, back: bool = False, running: bool = False) -> dict[str, Any]:
+        return await self._groups.plan(ask, back=back, running=running)
 
-    async def groups_sync(self, ask: Ask, seen_again: int | None = None, back: bool = False) -> dict[str, Any]:
-        return await self._groups.sync(ask, seen_again=seen_again, back=back)
+    async def groups_sync(
+        self, ask: Ask, seen_again: int | None = None, back: bool = False, running: bool = False
+    ) -> dict[str, Any]:
+        return await self._groups.sync(ask, seen_again=seen_again, back=back, running=running)
 
     async def groups_reset(self, ask: Ask, place: Place, dry_run: bool = False) -> dict[str, Any]:
         return await self._groups.reset(ask, place, dry_run=dry_run)

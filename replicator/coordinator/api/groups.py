@@ -14,7 +14,8 @@ router = APIRouter(prefix="/tasks/{task}/groups", tags=["groups"])
 
 
 class SyncBody(BaseModel):
-    """``seen_again``: what the preview said; more is refused. ``back``: also where that sets a group back."""
+    """``seen_again``: what the preview said; more is refused. ``back``: also where that sets a group back. ``running``: also where it
+    has members, if its broker can set it exactly."""
 
     model_config = ConfigDict(extra="forbid")
     source: str
@@ -22,6 +23,7 @@ class SyncBody(BaseModel):
     group: str | None = None
     seen_again: int | None = Field(default=None, ge=0)
     back: bool = False
+    running: bool = False
 
 
 class ResetBody(BaseModel):
@@ -49,13 +51,16 @@ async def listing(task: str, given: Given, source: str, destination: str, group:
 
 
 @router.get("/plan")
-async def plan(task: str, given: Given, source: str, destination: str, group: str | None = None, back: bool = False) -> Any:
-    return await given.coordinator.groups_plan(Ask(task, source, destination, group), back)
+async def plan(
+    task: str, given: Given, source: str, destination: str, group: str | None = None, back: bool = False, running: bool = False
+) -> Any:
+    return await given.coordinator.groups_plan(Ask(task, source, destination, group), back, running)
 
 
 @router.post("/sync")
 async def sync(task: str, given: Given, body: SyncBody) -> Any:
-    return await given.coordinator.groups_sync(Ask(task, body.source, body.destination, body.group), body.seen_again, body.back)
+    ask = Ask(task, body.source, body.destination, body.group)
+    return await given.coordinator.groups_sync(ask, body.seen_again, body.back, body.running)
 
 
 @router.post("/reset")

@@ -75,20 +75,21 @@ class GroupCommands:
                 })  # fmt: skip
         return {"groups": rows}
 
-    async def plan(self, ask: Ask, *, back: bool = False) -> dict[str, Any]:
+    async def plan(self, ask: Ask, *, back: bool = False, running: bool = False) -> dict[str, Any]:
         scene = await self._look(ask)
-        chosen = await scene.plans(back=back)
+        chosen = await scene.plans(back=back, running=running)
         plans = [plan for _, found in chosen for plan in found]
         return {"groups": [plan.to_json() for plan in plans], "seen_again": seen_again_in(plans)}
 
-    async def sync(self, ask: Ask, *, seen_again: int | None, back: bool) -> dict[str, Any]:
-        """``seen_again``: what the preview said; more than that is refused. ``back``: also where that sets a group back."""
+    async def sync(self, ask: Ask, *, seen_again: int | None, back: bool, running: bool = False) -> dict[str, Any]:
+        """``seen_again``: what the preview said; more than that is refused. ``back``: also where that sets a group back. ``running``:
+        also where it is active, if its broker can set it exactly."""
         await self._require_lease()
         sync = self._loop.of(ask.task)
         async with sync.lock:
             await sync.load()
             scene = await self._look(ask)
-            chosen = await scene.plans(back=back)
+            chosen = await scene.plans(back=back, running=running)
             plans = [plan for _, found in chosen for plan in found]
             count = seen_again_in(plans)
             if seen_again is not None and count > seen_again:

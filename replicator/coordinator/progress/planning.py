@@ -20,6 +20,7 @@ from replicator.core.progress import NoStart, Start, WrittenQueue
 from replicator.core.record import MessageQueue, OffsetRange
 from replicator.core.subscriptions import SYNCED, Carried, Meaning, meaning
 
+_STOP_IT = "a broker of this version sets a running group by time only, never exactly: stop it first"
 MOVE, KEEP, REFUSE = "move", "keep", "refuse"
 Offsets = Mapping[MessageQueue, int]
 
@@ -75,6 +76,10 @@ class Asked:
     active: str = ""
     """Why the written side may not be disturbed, or empty."""
     may_go_back: bool = False
+    running: bool = False
+    """A person says that it may be set although it is active, where that can be done exactly."""
+    resets_exactly: Mapping[str, bool] = field(default_factory=dict)
+    """{broker of the written side: whether it can set a running group}; asked only for an active one."""
     members_owning: int = 0
     """Who consumes on the owning side, where that was asked."""
 
@@ -131,7 +136,7 @@ class Planner:
         to = start.offset if isinstance(start, Start) else None
         is_pop = asked.known.kinds.get(self.direction.owning) == "pop"
         exact = isinstance(start, Start) and start.exact and not is_pop
-        action, reason = _judge(asked, means, start, current, is_pop=is_pop)
+        action, reason = _judge(asked, means, queue, start, current, is_pop=is_pop)
         seen_again = start.seen_again_max if isinstance(start, Start) else None
         return QueuePlan(queue, feeding, current, to, action, seen_again, exact, reason)
 
@@ -159,7 +164,9 @@ class Planner:
             return f"not known now: {error}"
 
 
-def _judge(asked: Asked, means: Meaning, start: Start | NoStart, current: int | None, *, is_pop: bool) -> tuple[str, str]:
+def _judge(
+    asked: Asked, means: Meaning, queue: MessageQueue, start: Start | NoStart, current: int | None, *, is_pop: bool
+) -> tuple[str, str]:
     """What to do with one queue, and why."""
     if means.carried is not Carried.SYNCED:
         return KEEP, f"local: {means.reason}" if means.carried is Carried.LOCAL else means.reason
@@ -167,8 +174,9 @@ def _judge(asked: Asked, means: Meaning, start: Start | NoStart, current: int | 
         return REFUSE, start.reason
     if is_pop:
         return REFUSE, "it pops: its offset says what was handed out, not what was processed"
-    if asked.active:
-        return REFUSE, asked.active
+    can_reset = asked.resets_exactly.get(queue.broker_name, False)
+    if asked.active and not (asked.running and can_reset):
+        return REFUSE, f"{asked.active}; {'--running sets it all the same, exactly' if can_reset else _STOP_IT}"
     gone = f"; {start.gone} unprocessed messages have expired there" if start.gone else ""
     if current == start.offset:
         return KEEP, f"it stands there already: {start.held_by}{gone}"

@@ -31,6 +31,7 @@ class Scene:
     known: Mapping[GroupKey, Known]
     groups: list[str]
     assignments: list[Assignment]
+    _resets_exactly: dict[str, bool] | None = None
 
     @property
     def task(self) -> ReplicationTask:
@@ -53,7 +54,7 @@ class Scene:
         known.ownership = settle(known.ownership, owner, offsets)
         return known
 
-    async def plans(self, *, back: bool, topic: str | None = None) -> list[tuple[Asked, list[GroupPlan]]]:
+    async def plans(self, *, back: bool, topic: str | None = None, running: bool = False) -> list[tuple[Asked, list[GroupPlan]]]:
         """Of every group, as far as it has progress on the owning side."""
         chosen = []
         for group in self.groups:
@@ -64,9 +65,17 @@ class Scene:
             if any(plan.moves for plan in plans):
                 asked.active = await self.active(asked)
                 if asked.active:
+                    asked.running, asked.resets_exactly = running, await self._resets()
                     plans = await self._plan(asked, topic)
             chosen.append((asked, plans))
         return chosen
+
+    async def _resets(self) -> Mapping[str, bool]:
+        if self._resets_exactly is None:
+            brokers = {queue.broker_name for queues in self.planner.routes.feeds.values() for queue in queues}
+            ask = keeper(self.written).can_reset_exactly
+            self._resets_exactly = {name: await self.written.ask(ask(name)) for name in sorted(brokers)}
+        return self._resets_exactly
 
     async def _plan(self, asked: Asked, topic: str | None) -> list[GroupPlan]:
         return [plan for plan in await self.sync.plan_group(self.planner, asked) if topic in (None, plan.topic)]

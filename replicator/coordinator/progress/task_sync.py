@@ -338,7 +338,7 @@ class TaskSync:
 
 def _wish(asked: Asked, plans: Iterable[GroupPlan], why: str) -> Wish:
     offsets = {queue: to for plan in plans for queue, to in plan.moves.items()}
-    return Wish(asked.group, offsets, {queue: asked.current[queue] for queue in offsets if queue in asked.current}, why)
+    return Wish(asked.group, offsets, {queue: asked.current[queue] for queue in offsets if queue in asked.current}, why, bool(asked.active))
 
 
 def _settled(pair: tuple[str, str], owner: str) -> Decision:

@@ -31,6 +31,8 @@ class Wish:
     offsets: Mapping[MessageQueue, int]
     current: Mapping[MessageQueue, int]
     why: str
+    running: bool = False
+    """The group has members: only an exact reset will do."""
 
 
 @dataclass(slots=True)
@@ -90,7 +92,7 @@ class Writer:
     async def _write(self, limit: asyncio.Semaphore, link: Link, wish: Wish) -> Sequence[OffsetWritten] | ReplicatorError:
         async with limit:
             try:
-                asked = keeper(link).write_offsets(wish.group, wish.offsets, running=False)
+                asked = keeper(link).write_offsets(wish.group, wish.offsets, running=wish.running)
                 return await in_time(asked, link.cluster.name, WRITE_SECONDS_MAX)
             except ReplicatorError as error:
                 log.warning("offsets not written", group=wish.group, cluster=link.cluster.name, error=str(error))

@@ -2,7 +2,9 @@
 
 import pytest
 
+from replicator.coordinator.failover.assessing import Move
 from replicator.coordinator.progress.commands import Ask, Place
+from replicator.core.failover import Options
 
 CLUSTER = {
     "apiVersion": "replicator/v1", "kind": "Cluster", "metadata": {"name": "hangzhou"},
@@ -36,8 +38,14 @@ LOSS = {"topic": "pay", "source": "a", "destination": "b", "accept_loss": True}
         ("POST", "/tasks/orders/parked/discard", {"ids": [3]}, ("parked_discard", "orders", [3])),
         ("GET", "/tasks/orders/groups?source=a&destination=b", None, ("groups_list", Ask("orders", "a", "b"))),
         ("GET", "/tasks/orders/groups/plan?source=a&destination=b&group=g&back=true", None,
-         ("groups_plan", Ask("orders", "a", "b", "g"), True)),
-        ("POST", "/tasks/orders/groups/sync", {**PAIR, "seen_again": 3}, ("groups_sync", Ask("orders", "a", "b"), 3, False)),
+         ("groups_plan", Ask("orders", "a", "b", "g"), True, False)),
+        ("POST", "/tasks/orders/groups/sync", {**PAIR, "seen_again": 3}, ("groups_sync", Ask("orders", "a", "b"), 3, False, False)),
+        ("GET", "/tasks/orders/failover/plan?failed=a&destination=b&topic=t", None,
+         ("failover_plan", Move("orders", "failover", "a", "b", Options(topic="t")))),
+        ("POST", "/tasks/orders/failback/run", {"failed": "a", "destination": "b", "fence_source": True},
+         ("failover_run", Move("orders", "failback", "a", "b", Options(fence_source=True)))),
+        ("GET", "/tasks/orders/failover/status", None, ("failover_status", "orders", "failover")),
+        ("POST", "/tasks/orders/failback/abort", None, ("failover_abort", "orders", "failback")),
         ("POST", "/tasks/orders/groups/reset", {**PAIR, "group": "g", "topic": "t", "offset": 7, "queue": 1},
          ("groups_reset", Ask("orders", "a", "b", "g"), Place(7, None, "t", None, 1), False)),
         ("POST", "/tasks/orders/groups/reset", {**PAIR, "group": "g", "time": "1970-01-01T00:00:01Z", "dry_run": True},

@@ -63,7 +63,7 @@ def test_sync_shows_the_preview_and_sends_its_number(coordinator, command):
     said = run(*command, "orders", *PAIR, "--group", "pay")
     assert said.index("seen again in all: 3") < said.index("moved: 1 queues")
     assert coordinator.asked[-1] == (
-        "POST", "/sync", {"source": "a", "destination": "b", "group": "pay", "seen_again": 3, "back": False}
+        "POST", "/sync", {"source": "a", "destination": "b", "group": "pay", "seen_again": 3, "back": False, "running": False}
     )
 
 

@@ -32,6 +32,7 @@ class Groups:
     calls: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     writes: list[tuple[str, dict]] = field(default_factory=list)
     away: Exception | None = None
+    resets_exactly: bool = True
 
 
 class GroupedConnector(MemoryConnector):
@@ -67,16 +68,16 @@ class GroupedConnector(MemoryConnector):
         return self.groups.members.get(group, GroupMembers())
 
     async def can_reset_exactly(self, broker_name):
-        return True
+        return self.groups.resets_exactly
 
     async def write_offsets(self, group, offsets, *, running):
         self._asked("write_offsets")
         assert group in self.groups.settings, "the group has to exist"
-        assert not running
+        assert running == bool(self.groups.members.get(group, GroupMembers()).count)
         before = dict(self.groups.offsets[group])
         self.groups.offsets[group].update(offsets)
         self.groups.writes.append((group, dict(offsets)))
-        return [OffsetWritten(queue, before.get(queue), offset, "commit") for queue, offset in offsets.items()]
+        return [OffsetWritten(queue, before.get(queue), offset, "reset" if running else "commit") for queue, offset in offsets.items()]
 
 
 @dataclass

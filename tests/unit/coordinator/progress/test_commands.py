@@ -64,11 +64,31 @@ async def test_a_group_that_is_active_on_the_destination_is_never_written(manual
     manual.commit("hz", "pay", 4)
     manual.groups["sh"].members["pay"] = GroupMembers(2, "push", subscriptions=(Subscription("orders"),))
     (row,) = manual.plan_of(await manual.plan(), "pay")
-    assert (row["action"], row["reason"]) == ("refuse", "it has 2 members on sh")
+    assert (row["action"], row["reason"]) == ("refuse", "it has 2 members on sh; --running sets it all the same, exactly")
     answer = await manual.sync("pay")
     assert (answer["moved"], answer["refused"]) == (0, 1)
     with pytest.raises(Unsafe, match="it has 2 members on sh"):
         await manual.coordinator.groups_reset(Ask("t", "hz", "sh", "pay"), Place(offset=1, topic="orders"))
+    assert manual.groups["sh"].writes == []
+
+
+async def test_a_running_group_is_set_when_a_person_says_so_and_its_broker_can(manual):
+    manual.commit("hz", "pay", 4)
+    manual.groups["sh"].members["pay"] = GroupMembers(2, "push", subscriptions=(Subscription("orders"),))
+    (row,) = manual.plan_of(await manual.plan(running=True), "pay")
+    assert (row["action"], row["to"]) == ("move", 4)
+    assert (await manual.sync("pay", running=True))["moved"] == 1
+    assert manual.stands("sh", "pay") == 4
+
+
+async def test_a_running_group_on_a_broker_that_knows_times_only_is_refused(manual):
+    manual.commit("hz", "pay", 4)
+    manual.groups["sh"].members["pay"] = GroupMembers(2, "push", subscriptions=(Subscription("orders"),))
+    manual.groups["sh"].resets_exactly = False
+    (row,) = manual.plan_of(await manual.plan(running=True), "pay")
+    assert row["action"] == "refuse"
+    assert row["reason"].startswith("it has 2 members on sh; a broker of this version sets a running group by time only")
+    assert (await manual.sync("pay", running=True))["moved"] == 0
     assert manual.groups["sh"].writes == []
 
 
