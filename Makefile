@@ -11,7 +11,7 @@ FAST_TESTS := tests/unit tests/protocol tests/tidy tests/simulation tests/confor
 # $(call need,PROGRAM,WAY OUT): one line instead of a shell error further down.
 need = @command -v $(1) >/dev/null || { echo "make: $(1) is not installed: $(2)" >&2; exit 1; }
 
-.PHONY: help setup demo test test-long test-fast lint type bench kills simulate clean java
+.PHONY: help setup demo test test-long test-fast lint type bench kills moves simulate clean java
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ bench: $(STAMP) java  ## CPU and rate of a drained backlog, latency at a steady 
 
 kills: $(STAMP) java  ## 50 rounds of kill -9 during traffic on real clusters
 	REPLICATOR_KILL_ROUNDS=50 $(BIN)/python -m pytest -s tests/acceptance/test_kill.py
+
+moves: $(STAMP) java  ## failover and failback at full size: every lag, round trips, a million messages at the other side
+	REPLICATOR_MOVE_MESSAGES=100000 REPLICATOR_MOVE_TRIPS=10 REPLICATOR_MOVE_MEANWHILE=1000000 $(BIN)/python -m pytest -s -m long tests/acceptance/test_moves.py
 
 simulate: $(STAMP)  ## 1,000 seeds of faults over simulated clusters
 	REPLICATOR_SIMULATION_SEEDS=1000 $(BIN)/python -m pytest -q tests/simulation

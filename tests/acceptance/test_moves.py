@@ -25,7 +25,7 @@ POLL_SECONDS = 0.3
 
 
 def lags(count: int) -> list[int]:
-    wanted = (0, 1, 10, 1_000, 12_345, count // 2, count - 3, count)
+    wanted = (0, 1, 10, 1_000, 12_345, count // 5, count // 2, count - 3, count)
     return sorted({lag for lag in wanted if lag <= count})
 
 
