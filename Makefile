@@ -57,7 +57,7 @@ kills: $(STAMP) java  ## 50 rounds of kill -9 during traffic on real clusters
 	REPLICATOR_KILL_ROUNDS=50 $(BIN)/python -m pytest -s tests/acceptance/test_kill.py
 
 moves: $(STAMP) java  ## failover and failback at full size: every lag, round trips, a million messages at the other side
-	REPLICATOR_MOVE_MESSAGES=100000 REPLICATOR_MOVE_TRIPS=10 REPLICATOR_MOVE_MEANWHILE=1000000 $(BIN)/python -m pytest -s -m long tests/acceptance/test_moves.py
+	REPLICATOR_MOVE_MESSAGES=100000 REPLICATOR_MOVE_TRIPS=10 REPLICATOR_MOVE_GROUPS=200 REPLICATOR_MOVE_ROUNDS=400 REPLICATOR_MOVE_MEANWHILE=1000000 $(BIN)/python -m pytest -s -m long tests/acceptance/test_moves.py
 
 simulate: $(STAMP)  ## 1,000 seeds of faults over simulated clusters
 	REPLICATOR_SIMULATION_SEEDS=1000 $(BIN)/python -m pytest -q tests/simulation

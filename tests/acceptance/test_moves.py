@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import threading
 import time
+import urllib.error
+import urllib.request
 from collections import Counter
 from dataclasses import dataclass
 
@@ -18,6 +22,9 @@ from tests.acceptance.process import cluster_yaml, one_way, task_yaml
 pytestmark = [pytest.mark.rocketmq, pytest.mark.postgres, pytest.mark.long, pytest.mark.timeout(1800)]
 COUNT = int(os.environ.get("REPLICATOR_MOVE_MESSAGES", "4000"))
 MEANWHILE = int(os.environ.get("REPLICATOR_MOVE_MEANWHILE", "10000"))
+GROUPS = int(os.environ.get("REPLICATOR_MOVE_GROUPS", "12"))
+ROUNDS = int(os.environ.get("REPLICATOR_MOVE_ROUNDS", "60"))
+KILL_EVERY = 25
 TRIPS = int(os.environ.get("REPLICATOR_MOVE_TRIPS", "3"))
 MANUAL = "  progress: {sync: manual}\n"
 SETTLED_SECONDS_MAX = 300.0
@@ -191,5 +198,78 @@ def test_back_after_many_messages(two_clusters, witness, replicator, topic_name)
     print(f"failback after {MEANWHILE} messages: {took:.1f} s; {len(rest)} left, {[one['detail'] for one in ended['steps']]}")
     assert len(rest) == len(set(rest)) == left
     assert set(rest) == {f"m-{number}" for number in range(MEANWHILE)} & set(rest)
+    made.process.assert_no_traceback()
+    assert made.process.stop() < 10
+
+
+def synced(process, task: str, body: dict) -> str:
+    """Asks for one sync; what refused it, or empty. A coordinator that was just started is asked again."""
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{process.port}/api/v1/tasks/{task}/groups/sync", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    deadline = time.monotonic() + SETTLED_SECONDS_MAX
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                told = json.loads(answer.read())
+                return "" if told["moved"] or not told["refused"] else told["groups"][0]["queues"][0]["reason"]
+        except urllib.error.HTTPError as error:
+            text = error.read().decode()
+            if "lease" not in text or time.monotonic() > deadline:
+                return text
+        time.sleep(POLL_SECONDS)
+
+
+def test_groups_that_wander(two_clusters, witness, replicator, topic_name) -> None:
+    """Groups active on either side, moved at random under traffic and kill -9: lost 0; what is seen again is counted."""
+    source, destination = two_clusters
+    made = scene(replicator, two_clusters, witness, topic_name, "wander", queues=2, body="")
+    chance = random.Random(7)
+    sides = {cluster.name: cluster for cluster in two_clusters}
+    groups = [f"{made.topic}-{number}" for number in range(GROUPS)]
+    at = {group: chance.choice((source.name, destination.name)) for group in groups}
+    witness.bulk(source.name_servers, made.topic, 200, prefix="first", with_keys=True)
+    made.copied(200)
+    for group in groups:
+        made.set_behind(sides[at[group]], group, dict.fromkeys(range(2), 0))
+    sent, ended = [f"first-{number}" for number in range(200)], threading.Event()
+
+    def produce() -> None:
+        number = 0
+        while not ended.is_set():
+            witness.bulk(source.name_servers, made.topic, 20, prefix=f"p{number}", with_keys=True)
+            sent.extend(f"p{number}-{one}" for one in range(20))
+            number += 1
+            ended.wait(0.5)
+
+    producer = threading.Thread(target=produce)
+    producer.start()
+    seen: dict[str, list[str]] = {group: [] for group in groups}
+    moves = refusals = kills = 0
+    for turn in range(1, ROUNDS + 1):
+        group = chance.choice(groups)
+        here = sides[at[group]]
+        seen[group] += keys(witness.take(here.name_servers, made.topic, group, chance.randint(1, 40)))
+        if chance.random() < 0.5:
+            there = destination if here is source else source
+            refused = synced(made.process, made.task, {"source": here.name, "destination": there.name, "group": group, "back": True})
+            moves, refusals = moves + (not refused), refusals + bool(refused)
+            if not refused:
+                at[group] = there.name
+        if turn % KILL_EVERY == 0:
+            made.process.kill()
+            made.process.start()
+            made.process.wait_ready()
+            kills += 1
+    ended.set()
+    producer.join(60)
+    made.process.wait_caught_up(SETTLED_SECONDS_MAX)
+    again = 0
+    for group in groups:
+        seen[group] += keys(witness.take(sides[at[group]].name_servers, made.topic, group, 10 * len(sent)))
+        assert set(sent) - set(seen[group]) == set(), f"{group} on {at[group]} lost messages"
+        again += len(seen[group]) - len(set(seen[group]))
+    print(f"{GROUPS} groups, {moves} moves, {refusals} refused, {kills} kills, {len(sent)} messages: lost 0, seen again {again} in all")
+    assert moves
     made.process.assert_no_traceback()
     assert made.process.stop() < 10
