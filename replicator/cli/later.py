@@ -14,7 +14,6 @@ COMMANDS = {
     "failover": "moves consumers to another cluster",
     "failback": "moves consumers back",
     "audit": "proves that both sides are equal, or lists differences",
-    "rebuild": "map and checkpoints from the destination's log alone",
     "find": "finds a copy",
     "estimate": "estimates cost and time",
 }

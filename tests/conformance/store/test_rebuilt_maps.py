@@ -85,3 +85,16 @@ async def test_histories_met_in_the_log_are_kept_once(store):
     assert await store.save_progress([again]) == set()
     assert list(await store.epochs(row.assignment_id)) == [Epoch(1), *found, Epoch(4, 20, 20)]
     assert (await store.map_versions([row.assignment_id]))[row.assignment_id].rewritten > known.version.version
+
+
+async def test_a_reason_learned_later_takes_the_place_of_unknown(store):
+    row = await one(store)
+    await save(store, row, runs=[Run(1, 0, 100, 2)], holes=[Hole(1, 2, 8, "unknown"), Hole(1, 10, 4, "pruned"), Hole(1, 14, 2, "loop")])
+    learned = [Hole(1, 3, 2, "filtered"), Hole(1, 8, 3, "loop"), Hole(1, 13, 1, "unknown"), Hole(1, 15, 1, "filtered")]
+    for _ in range(2):
+        await save(store, row, holes=learned)
+        assert list(await store.holes(row.assignment_id)) == [
+            Hole(1, 2, 1, "unknown"), Hole(1, 3, 2, "filtered"), Hole(1, 5, 3, "unknown"), Hole(1, 8, 3, "loop"), Hole(1, 11, 3, "pruned"),
+            Hole(1, 14, 2, "loop"),
+        ]
+    assert list(await store.runs(row.assignment_id)) == [Run(1, 0, 100, 2)]
