@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from replicator.coordinator.connections import CALL_SECONDS_MAX, Link, in_time
 from replicator.core.copies import CopyFilter, FoundCopy
@@ -11,7 +11,7 @@ from replicator.core.record import OffsetRange
 from replicator.core.stamp import Place
 
 
-async def read_copies(link: Link, put: Place, bounds: OffsetRange) -> AsyncIterator[tuple[list[FoundCopy], int]]:
+async def read_copies(link: Link, put: Place, bounds: OffsetRange) -> AsyncGenerator[tuple[list[FoundCopy], int]]:
     """Every copy in the queue, page by page, with how many records were looked at."""
     found = CopyFilter(put)
     position = bounds.min_offset

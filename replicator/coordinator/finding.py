@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 
 from replicator.coordinator.connections import Link
@@ -53,12 +54,13 @@ def _source_topics(rules: TopicRules, arrives: str) -> list[str]:
 async def _look(link: Link, put: Place, seen: Seen) -> int:
     records = 0
     bounds = await link.ask(link.connector.offset_range(put.queue))
-    async for page, count in read_copies(link, put, bounds):
-        records += count
-        for copy in page:
-            queues = seen.setdefault(copy.upstream.source, {})
-            lowest, highest = queues.get(put.queue, (copy.source_offset, copy.source_offset))
-            queues[put.queue] = min(lowest, copy.source_offset), max(highest, copy.source_offset)
+    async with aclosing(read_copies(link, put, bounds)) as pages:
+        async for page, count in pages:
+            records += count
+            for copy in page:
+                queues = seen.setdefault(copy.upstream.source, {})
+                lowest, highest = queues.get(put.queue, (copy.source_offset, copy.source_offset))
+                queues[put.queue] = min(lowest, copy.source_offset), max(highest, copy.source_offset)
     return records
 
 

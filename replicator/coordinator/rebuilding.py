@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -135,9 +135,11 @@ class Rebuilds:
             rebuild.flows.append(row)
             try:
                 await self._flow(rebuild, flow, known, cluster_ids)
-            except (NotConnected, Refused, Unsafe) as error:
+            except NotConnected as error:
                 # A destination that is gone says nothing; the other flows of a two-way task do.
                 row["error"] = str(error)
+            except (Refused, Unsafe) as error:
+                row["error"] = rebuild.error = str(error)
         errors = [row["error"] for row in rebuild.flows]
         if errors and all(errors):
             rebuild.error = "; ".join(dict.fromkeys(errors))
@@ -206,15 +208,16 @@ class Rebuilds:
     async def _read(
         self, rebuild: Rebuild, destination: Link, put: Place, bounds: OffsetRange, queues: Mapping[Place, _Queue]
     ) -> None:
-        async for page, count in read_copies(destination, put, bounds):
-            rebuild.records_read += count
-            for copy in page:
-                queue = queues.get(copy.upstream.source)
-                if queue is not None:
-                    rebuild.copies_found += queue.gathered.add(copy)
-            if sum(len(queue.gathered) for queue in queues.values()) >= ROWS_AT_ONCE_MAX:
-                for queue in queues.values():
-                    await self._stage(queue)
+        async with aclosing(read_copies(destination, put, bounds)) as pages:
+            async for page, count in pages:
+                rebuild.records_read += count
+                for copy in page:
+                    queue = queues.get(copy.upstream.source)
+                    if queue is not None:
+                        rebuild.copies_found += queue.gathered.add(copy)
+                if sum(len(queue.gathered) for queue in queues.values()) >= ROWS_AT_ONCE_MAX:
+                    for queue in queues.values():
+                        await self._stage(queue)
 
     async def _stage(self, queue: _Queue, *holes: Hole) -> None:
         runs, seconds = queue.gathered.take()

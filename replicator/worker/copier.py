@@ -11,10 +11,10 @@ import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import replace
 
 from replicator.core.connector import AppendOutcome, NotStored, QueueReader, Stored, Unknown
-from replicator.core.copies import FoundCopy
 from replicator.core.errors import Fenced, HistoryChanged, NotConnected, Refused, ReplicatorError, Throttled
 from replicator.core.record import AppendBatch, RecordBatch
 from replicator.core.stamping import Decided, Stamper
@@ -227,49 +227,51 @@ class Copier:
         if not only_log and not journal.is_replaying:
             await self._load_beyond()
         found_total = 0
-        async for page, through in finder.pages(start, end):
-            last = None
-            for copy in page:
-                if self._note_found(copy):
-                    last = copy
-            found_total += len(page)
-            if last is not None and only_log:
-                journal.rest_on(last)
-            elif last is not None and (journal.is_replaying or found_total > BEYOND_COPIES_MAX):
-                if not journal.is_replaying:
-                    await self._verify_source()
-                journal.rest_on(last, position=journal.examined_through)
-            journal.scanned(through)
-            if not journal.has_room:
-                await self._save(self)
+        async with aclosing(finder.pages(start, end)) as pages:
+            async for page, through in pages:
+                last = None
+                for copy in page:
+                    if journal.note_found(copy):
+                        last = copy
+                found_total += len(page)
+                if last is not None and only_log:
+                    journal.rest_on(last)
+                elif last is not None and (journal.is_replaying or found_total > BEYOND_COPIES_MAX):
+                    if not journal.is_replaying:
+                        await self._verify_source()
+                    journal.rest_on(last, position=journal.examined_through)
+                journal.scanned(through)
+                if not journal.has_room:
+                    await self._save(self)
         journal.restart()
 
     async def _rewind(self, examined_before: int) -> None:
         """The position comes from the log alone: read again whatever the copies do not answer for, as far as the source retains it."""
-        journal, checkpoint = self.journal, self.journal.checkpoint
-        bounds = await self.flow.source.offset_range(self.assignment.source_queue)
-        start = max(examined_before, bounds.min_offset)
+        checkpoint = self.journal.checkpoint
+        start = end = max(examined_before, (await self.flow.source.offset_range(self.assignment.source_queue)).min_offset)
         await self._save(self)
         covering = await self._store.runs(self.assignment.assignment_id, epoch=checkpoint.epoch, around_source=start, limit=1)
-        end = start
         if covering and covering[0].source_start <= start and not self.flow.task.relay:
             end = covering[0].source_start + covering[0].length  # Born there, all of them: nothing that provenance had to remember.
         if end <= checkpoint.confirmed_source_offset:
-            journal.rewind(end)
+            self.journal.rewind(end)
 
     async def _verify_last_copy(self, finder: CopyFinder, lowest_kept: int) -> None:
         checkpoint = self.journal.checkpoint
         last = checkpoint.confirmed_destination_offset
-        if last < lowest_kept:
-            return
-        copy = await finder.at(last)
-        if copy is not None and copy.source_offset == checkpoint.confirmed_source_offset:
+        copy = await finder.at(last) if last >= lowest_kept else None
+        if last < lowest_kept or (copy is not None and copy.source_offset == checkpoint.confirmed_source_offset):
             return
         while self.journal.to_relearn is not None and self.journal.to_relearn.epoch == checkpoint.epoch:
             await finder.relearn(self.journal)
         await self._save(self)
         run = await last_true_run(self._store, finder, self.assignment.assignment_id, checkpoint.epoch, lowest_kept)
-        resume_at = run.source_start + run.length if run else self.assignment.start_offset
+        if run is not None:
+            resume_at = run.source_start + run.length
+        else:
+            newest = (await self._store.epochs(self.assignment.assignment_id))[-1]
+            # The histories before this one have their copies: only what this one was to bring is copied again.
+            resume_at = self.assignment.start_offset if newest.start_offset is None else newest.start_offset
         await self._store.record_event(
             self.assignment.task, "destination-lost-copies",
             f"{self}: the copy of source offset {checkpoint.confirmed_source_offset} is no longer at {put_text(self.assignment)} "
@@ -291,23 +293,6 @@ class Copier:
         for run in runs:
             for index in range(max(0, position - run.source_start), run.length):
                 self.journal.beyond.setdefault(run.source_start + index, run.destination_start + index)
-
-    def _note_found(self, copy: FoundCopy) -> bool:
-        """True where it is the last one of all now."""
-        journal, epoch, source_offset, destination_offset = self.journal, copy.upstream.epoch, copy.source_offset, copy.destination_offset
-        if epoch > journal.checkpoint.epoch:
-            journal.begin_epoch(epoch, source_offset)
-        if epoch < journal.checkpoint.epoch:
-            if journal.has_met(epoch):
-                journal.add_duplicate(source_offset, destination_offset, "duplicate", epoch)
-            return False
-        known = journal.beyond.get(source_offset)
-        if known is None and source_offset > journal.checkpoint.confirmed_source_offset:
-            journal.add_copies([source_offset], destination_offset)
-            return True
-        if known != destination_offset and destination_offset != journal.checkpoint.confirmed_destination_offset:
-            journal.add_duplicate(source_offset, destination_offset, "duplicate")
-        return False
 
     async def _copy(self) -> None:
         # Known before the first read: that of an idle queue waits for a record.

@@ -101,15 +101,29 @@ class Journal:
                     self.beyond[offset] = first + index
         self._in_batch.clear()
 
-    def begin_epoch(self, epoch: int, first_copied: int) -> None:
-        """A later history was met in the destination's log. The log alone cannot tell where it began to differ, only its first copy."""
+    def note_found(self, copy: FoundCopy) -> bool:
+        """A copy in the destination's log, looked at in its order. True where it is the last one of all now."""
+        epoch, source_offset, destination_offset = copy.upstream.epoch, copy.source_offset, copy.destination_offset
+        if epoch > self.checkpoint.epoch:
+            self._begin_epoch(epoch, source_offset)
+        if epoch < self.checkpoint.epoch:
+            if epoch in self._met:
+                self.add_duplicate(source_offset, destination_offset, "duplicate", epoch)
+            return False
+        known = self.beyond.get(source_offset)
+        if known is None and source_offset > self.checkpoint.confirmed_source_offset:
+            self.add_copies([source_offset], destination_offset)
+            return True
+        if known != destination_offset and destination_offset != self.checkpoint.confirmed_destination_offset:
+            self.add_duplicate(source_offset, destination_offset, "duplicate")
+        return False
+
+    def _begin_epoch(self, epoch: int, first_copied: int) -> None:
+        """The log alone cannot tell where a later history began to differ, only its first copy."""
         self._epochs.append(Epoch(epoch, first_copied, first_copied))
         self._met.add(epoch)
         self.checkpoint = replace(self.checkpoint, epoch=epoch, confirmed_source_offset=-1, confirmed_destination_offset=-1)
         self.dirty = True
-
-    def has_met(self, epoch: int) -> bool:
-        return epoch in self._met
 
     def rest_on(self, copy: FoundCopy, *, position: int | None = None) -> None:
         """``copy``, the last one found, proves what was examined. Reading goes on behind it, or is repeated from ``position``."""

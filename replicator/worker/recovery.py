@@ -6,7 +6,8 @@ where to look.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from replicator.core.connector import Connector
 from replicator.core.copies import CopyFilter, FoundCopy
@@ -43,7 +44,7 @@ class CopyFinder:
         finally:
             await reader.close()
 
-    async def pages(self, start: int, end: int) -> AsyncIterator[tuple[list[FoundCopy], int]]:
+    async def pages(self, start: int, end: int) -> AsyncGenerator[tuple[list[FoundCopy], int]]:
         """Copies of any history in ``[start, end)``, in destination order, each page with the offset it was read to."""
         if start >= end:
             return
@@ -70,8 +71,9 @@ class CopyFinder:
         start = max(known.destination_start, bounds.min_offset)
         through = min(max(start, known.destination_start) + RELEARN_OFFSETS_PAGE, known.destination_end)
         copies: list[tuple[int, int]] = []
-        async for page, _ in self.pages(start, through):
-            copies += [(copy.source_offset, copy.destination_offset) for copy in page if copy.upstream.epoch == self._epoch]
+        async with aclosing(self.pages(start, through)) as pages:
+            async for page, _ in pages:
+                copies += [(copy.source_offset, copy.destination_offset) for copy in page if copy.upstream.epoch == self._epoch]
         if journal.to_relearn is known:  # Else more was added to it meanwhile: the next page begins where that does.
             journal.relearned(copies, through, is_complete=start == known.destination_start)
 
