@@ -52,6 +52,7 @@ bench: $(STAMP) java  ## CPU and rate of a drained backlog, latency at a steady 
 	$(BIN)/python -m tests.benchmarks.bench_worker
 	$(BIN)/python -m tests.benchmarks.bench_copy
 	$(BIN)/python -m tests.benchmarks.bench_latency
+	$(BIN)/python -m tests.benchmarks.bench_rebuild
 
 kills: $(STAMP) java  ## 50 rounds of kill -9 during traffic on real clusters
 	REPLICATOR_KILL_ROUNDS=50 $(BIN)/python -m pytest -s tests/acceptance/test_kill.py

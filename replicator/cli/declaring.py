@@ -15,7 +15,7 @@ from replicator import config
 from replicator.cli import files, local
 from replicator.cli.client import Client, named
 from replicator.cli.output import Format, Output, show
-from replicator.cli.running import Files, MoreFiles
+from replicator.cli.running import Files, Lost, MoreFiles
 from replicator.core.errors import InvalidInput
 
 
@@ -71,13 +71,14 @@ def apply(
     file: Files = None,
     more: MoreFiles = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change, change nothing.")] = False,
+    lost: Lost = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Declares the clusters and tasks of the files. Deletes nothing. Example: replicator apply -f orders.yaml --dry-run"""
     paths = _wanted(file, more)
     client = Client()
     _load(paths, client)
-    show(client.post("/apply", {"documents": files.documents(paths), "dry_run": dry_run}), output)
+    show(client.post("/apply", {"documents": files.documents(paths), "dry_run": dry_run, "lost": lost or []}), output)
 
 
 def get(

@@ -12,7 +12,6 @@ COMMANDS = {
     "coordinator": "the coordinator as a service of its own",
     "worker": "a worker as a service of its own",
     "audit": "proves that both sides are equal, or lists differences",
-    "rebuild": "map and checkpoints from the destination's log alone",
     "find": "finds a copy",
     "estimate": "estimates cost and time",
 }

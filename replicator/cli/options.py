@@ -26,6 +26,8 @@ class RunOptions:
     port: int
     token: str | None = None
     database_url: str = ""
+    lost: tuple[str, ...] = ()
+    """Clusters of the files that are gone, and are not waited for."""
 
 
 def parse_listen(text: str) -> tuple[str, int]:

@@ -20,6 +20,11 @@ DataDir = Annotated[Path, typer.Option("--data-dir", help="Where the embedded Po
 Files = Annotated[list[Path] | None, typer.Option("-f", "--file", help="A file of documents; may be given several times.")]
 MoreFiles = Annotated[list[Path] | None, typer.Argument(metavar="[FILE]...", help="More files, as in: -f *.yaml", show_default=False)]
 
+Lost = Annotated[
+    list[str] | None,
+    typer.Option("--lost", metavar="CLUSTER", help="A declared cluster that is gone: do not wait for it. May be given several times."),
+]
+
 
 def _database_url() -> str:
     given = os.environ.get("REPLICATOR_DATABASE_URL", "")
@@ -31,6 +36,7 @@ def run(
     more: MoreFiles = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     listen: Annotated[str, typer.Option("--listen", help="HOST:PORT of the REST API.")] = DEFAULT_LISTEN,
+    lost: Lost = None,
 ) -> None:
     """Everything in one process: Postgres (unless REPLICATOR_DATABASE_URL is set), coordinator, one worker, the API.
 
@@ -47,6 +53,7 @@ def run(
         port=port,
         token=token_of_environment(),
         database_url=_database_url(),
+        lost=tuple(lost or ()),
     )
     refuse_open_door(host, options.token)
     if options.files:

@@ -143,7 +143,7 @@ class _Process:
         async for attempt in retrying:
             with attempt:
                 loaded = files.load(self._options.files, [row.name for row in await store.clusters()])
-                result = await coordinator.apply(loaded.clusters, loaded.tasks, False)
+                result = await coordinator.apply(loaded.clusters, loaded.tasks, False, self._options.lost)
         for one in result:
             log.info("applied", **one)
         self._readiness.applied = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -38,6 +38,8 @@ class TaskPlan:
     surveys: list[FlowSurvey] = field(default_factory=list)
     queues: int = 0
     """That it has already."""
+    unseen: list[tuple[str, str]] = field(default_factory=list)
+    """Flows nobody could look at: one of their clusters is lost."""
 
 
 @dataclass(slots=True)
@@ -45,6 +47,8 @@ class Plan:
     before: Declared
     clusters: list[ClusterPlan]
     tasks: list[TaskPlan]
+    lost: frozenset[str] = frozenset()
+    """Declared without being reached."""
 
     def rendered(self) -> list[dict[str, Any]]:
         named = {("cluster", one.cluster.name) for one in self.clusters} | {("task", one.task.name) for one in self.tasks}
@@ -57,11 +61,18 @@ class Plan:
 
 
 async def make_plan(
-    store: Store, connections: Connections, clusters: Sequence[Cluster], tasks: Sequence[ReplicationTask]
+    store: Store,
+    connections: Connections,
+    clusters: Sequence[Cluster],
+    tasks: Sequence[ReplicationTask],
+    lost: Collection[str] = (),
 ) -> Plan:
-    """Only reads. Raises ``InvalidInput``, ``Unsafe``, ``NotConnected``: then nothing may be written."""
+    """Only reads. Raises ``InvalidInput``, ``Unsafe``, ``NotConnected``: then nothing may be written. ``lost``: clusters that are gone
+    and need not answer; what copies on the others tell of them is for ``rebuild`` to find."""
     before = await declared.load(store)
-    plan = Plan(before, [_plan_cluster(cluster, before) for cluster in clusters], [_plan_task(task, before) for task in tasks])
+    planned = [_plan_cluster(cluster, before) for cluster in clusters], [_plan_task(task, before) for task in tasks]
+    plan = Plan(before, *planned, frozenset(lost))
+    refuse_unknown_lost(lost, {*before.rows, *(cluster.name for cluster in clusters)})
     known = {name: cluster_of(row) for name, row in before.rows.items()} | {cluster.name: cluster for cluster in clusters}
     for task in tasks:
         refuse_dangling(task, known)
@@ -82,7 +93,7 @@ async def carry_out(store: Store, connections: Connections, plan: Plan) -> None:
     """Marks first: the only thing written that is not in the store, and harmless without it."""
     ids = plan.before.names_by_id()
     for one in plan.clusters:
-        if one.result != UNCHANGED and one.cluster_id is None:
+        if one.result != UNCHANGED and one.cluster_id is None and one.cluster.name not in plan.lost:
             async with connections.probe(one.cluster) as link:
                 one.cluster_id = await ensure_id(link)
         if one.cluster_id is not None:
@@ -144,6 +155,12 @@ def _differences(one: ReplicationTask, other: ReplicationTask) -> set[str]:
     return {f.name for f in fields(ReplicationTask) if getattr(one, f.name) != getattr(other, f.name)}
 
 
+def refuse_unknown_lost(lost: Iterable[str], known: Collection[str]) -> None:
+    for name in lost:
+        if name not in known:
+            raise InvalidInput(f"cluster {name} is said to be lost, but not declared")
+
+
 def refuse_dangling(task: ReplicationTask, known: Iterable[str]) -> None:
     names = sorted(known)
     for name in task.clusters:
@@ -176,7 +193,7 @@ def _clusters_to_reach(plan: Plan) -> list[str]:
     for one in plan.tasks:
         if one.result == CREATED or _is_selection_changed(one):
             names.update(dict.fromkeys(one.task.clusters))
-    return list(names)
+    return [name for name in names if name not in plan.lost]
 
 
 async def _reach(
@@ -204,6 +221,9 @@ async def _survey(one: TaskPlan, links: Mapping[str, Link]) -> None:
     if one.result != CREATED and not _is_selection_changed(one):
         return
     for source, destination in one.task.flows:
+        if source not in links or destination not in links:
+            one.unseen.append((source, destination))
+            continue
         only = None
         if one.before is not None:
             names = await links[source].topics()
@@ -249,10 +269,11 @@ def _task_row(one: TaskPlan) -> dict[str, Any]:
     warnings = [topic.problem for _, topic in topics if topic.problem]
     if one.before is None:
         warnings += [f"topic {name} does not exist on {survey.source} yet" for survey in one.surveys for name in survey.missing]
+    warnings += [f"{source} to {destination} could not be looked at" for source, destination in one.unseen]
     return {
         **_row("task", one.task.name, one.result),
         "topics_to_create": [{"cluster": cluster, "topic": topic} for cluster, topic in create],
-        "messages_to_copy": sum(n for n in counts if n is not None) if one.surveys and None not in counts else None,
+        "messages_to_copy": sum(n for n in counts if n is not None) if one.surveys and not one.unseen and None not in counts else None,
         "queues": one.queues + len(counts),
         "warnings": list(dict.fromkeys(warnings)),
     }

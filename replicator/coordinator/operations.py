@@ -102,7 +102,7 @@ async def _require_reach(connections: Connections, known: declared.Declared, nam
             ) from error
 
 
-async def require_scope(store: Store, scope: Scope) -> None:
+async def require_scope(store: Store, scope: Scope, *, topics_may_be_unknown: bool = False) -> None:
     """``InvalidInput`` for half a flow, ``Missing`` for what is not there."""
     if (scope.source is None) != (scope.destination is None):
         raise InvalidInput("source and destination name a flow together: give both or none")
@@ -111,7 +111,7 @@ async def require_scope(store: Store, scope: Scope) -> None:
     flows = [flow for flow in await store.flows() if flow.task == scope.task and scope.flow in (None, (flow.source, flow.destination))]
     if not flows:
         raise Missing(f"{scope}: there is no such flow")
-    if scope.topic is not None:
+    if scope.topic is not None and not topics_may_be_unknown:
         ids = {flow.flow_id for flow in flows}
         if all(pair.flow_id not in ids or pair.source_topic != scope.topic for pair in await store.pairs()):
             raise Missing(f"{scope}: the topic is not copied")

@@ -23,6 +23,9 @@ Every operation returns JSON-ready values and raises errors of ``core.errors``: 
     parked_retry, parked_discard  [{"id", "result", "detail"}]; ids None: all that are parked now
     translate  {"status", "source_broker", "source_queue", "destination_topic", "destination_broker", "destination_queue",
              "destination_offset", "reason"}
+    rebuild, rebuild_progress  {"task", "state": running|done|failed, "error", "now", "records_read", "copies_found", "seconds",
+             "flows": [{"source", "destination", "error"}], "queues": [{"assignment_id", "copies", "runs", "duplicates", "epochs",
+             "without_copy", "examined_through", "seconds", …}]}
 
 Any number of coordinators answer; only the holder of the lease reconciles.
 """
@@ -30,7 +33,7 @@ Any number of coordinators answer; only the holder of the lease reconciles.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from replicator.coordinator import apply, check, operations, parked, stops, translating
@@ -43,6 +46,7 @@ from replicator.coordinator.failover.runner import FailoverRunner
 from replicator.coordinator.headroom import Headroom
 from replicator.coordinator.progress.commands import Ask, GroupCommands, Place
 from replicator.coordinator.progress.loop import ProgressLoop
+from replicator.coordinator.rebuilding import Rebuilds
 from replicator.coordinator.reconcile import Reconciler
 from replicator.coordinator.status import render_status
 from replicator.core.task import Cluster, ReplicationTask
@@ -64,6 +68,7 @@ class Coordinator:
         reverse = Reverse(store, self._connections, self.apply, lambda name: self.delete("tasks", name, force=True))
         self._runner = FailoverRunner(store, self._connections, self._progress, reverse, instance)
         self._failover = FailoverCommands(store, self._connections, self._progress, self._runner)
+        self._rebuilds = Rebuilds(store, self._connections)
         self._applying = asyncio.Lock()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -71,12 +76,14 @@ class Coordinator:
         try:
             await asyncio.gather(self._reconciler.run(stop), self._progress.run(stop), self._runner.run(stop))
         finally:
+            await self._rebuilds.close()
             await self._headroom.close()
             await self._connections.close()
 
     async def close(self) -> None:
         """For who uses a coordinator without ``run``."""
         await self._reconciler.close()
+        await self._rebuilds.close()
         await self._headroom.close()
         await self._connections.close()
 
@@ -85,10 +92,10 @@ class Coordinator:
         await self._reconciler.round_to_end()
 
     async def apply(
-        self, clusters: Sequence[Cluster], tasks: Sequence[ReplicationTask], dry_run: bool = False
+        self, clusters: Sequence[Cluster], tasks: Sequence[ReplicationTask], dry_run: bool = False, lost: Sequence[str] = ()
     ) -> list[dict[str, Any]]:
         async with self._applying:
-            plan = await apply.make_plan(self._store, self._connections, clusters, tasks)
+            plan = await apply.make_plan(self._store, self._connections, clusters, tasks, lost)
             if not dry_run:
                 await apply.carry_out(self._store, self._connections, plan)
                 self._reconciler.wake()
@@ -145,6 +152,14 @@ class Coordinator:
     async def translate(self, task: str, source: str, destination: str, topic: str, queue: str, offset: int) -> dict[str, Any]:
         scope = operations.Scope(task, topic, source, destination)
         return await translating.translate(self._store, self._atlas, scope, queue, offset)
+
+    async def rebuild(
+        self, task: str, topic: str | None, source: str | None, destination: str | None, cluster_ids: Mapping[str, str]
+    ) -> dict[str, Any]:
+        return await self._rebuilds.start(operations.Scope(task, topic, source, destination), cluster_ids)
+
+    async def rebuild_progress(self, task: str) -> dict[str, Any]:
+        return self._rebuilds.progress(task)
 
     async def groups_list(self, ask: Ask) -> dict[str, Any]:
         return await self._groups.listing(ask)

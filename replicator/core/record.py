@@ -104,6 +104,10 @@ class RecordIdentity:
     body_crc: int
 
 
+UNSEEN_COMMIT_LOG_OFFSET = -1
+"""In an identity that comes from a copy's stamp, which tells offset and time only; its body CRC counts for nothing either."""
+
+
 @dataclass(frozen=True, slots=True)
 class OffsetRange:
     """``[min_offset, max_offset)`` of a queue."""

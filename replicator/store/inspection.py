@@ -70,9 +70,7 @@ class Inspection:
         limit: int = 1000,
     ) -> Sequence[Run]:
         assert around_source is None or around_destination is None, "around one side at a time"
-        chosen = runs.c.assignment_id == assignment_id
-        if epoch is not None:
-            chosen &= runs.c.epoch == epoch
+        chosen = (runs.c.assignment_id == assignment_id) & (runs.c.epoch == epoch if epoch is not None else runs.c.epoch > 0)
         order = [runs.c.source_start, runs.c.epoch]
         query = select(runs).where(chosen)
         for column, offset in ((runs.c.source_start, around_source), (runs.c.destination_start, around_destination)):
@@ -88,13 +86,14 @@ class Inspection:
             )
 
     async def last_runs(self, assignment_id: int, limit: int) -> Sequence[Run]:
-        query = select(runs).where(runs.c.assignment_id == assignment_id).order_by(runs.c.epoch.desc(), runs.c.source_start.desc())
+        query = select(runs).where(runs.c.assignment_id == assignment_id, runs.c.epoch > 0)
+        query = query.order_by(runs.c.epoch.desc(), runs.c.source_start.desc())
         async with self._database.begin() as connection:
             found = await connection.execute(query.limit(limit))
             return [Run(row.epoch, row.source_start, row.destination_start, row.length) for row in found]
 
     async def holes(self, assignment_id: int, *, around_source: int | None = None, limit: int = 1000) -> Sequence[Hole]:
-        chosen = holes.c.assignment_id == assignment_id
+        chosen = (holes.c.assignment_id == assignment_id) & (holes.c.epoch > 0)
         query = select(holes).where(chosen)
         if around_source is not None:
             begin = select(func.max(holes.c.source_start)).where(chosen, holes.c.source_start <= around_source).scalar_subquery()

@@ -122,7 +122,7 @@ def _unpacked(packed: bytes | None) -> array[int]:
 
 
 async def _read_duplicates(connection: AsyncConnection, assignment_id: int) -> list[Duplicate]:
-    query = select(duplicates).where(duplicates.c.assignment_id == assignment_id)
+    query = select(duplicates).where(duplicates.c.assignment_id == assignment_id, duplicates.c.epoch > 0)
     query = query.order_by(duplicates.c.epoch, duplicates.c.source_offset, duplicates.c.destination_offset)
     return [
         Duplicate(row.epoch, row.source_offset, row.destination_offset, row.kind) for row in await connection.execute(query)

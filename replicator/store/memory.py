@@ -20,6 +20,7 @@ from replicator.store.limits import COORDINATOR_LEASE, EVENTS_PER_TASK_MAX
 from replicator.store.memory_failovers import MemoryFailovers
 from replicator.store.memory_figures import effective_state, flow_figures
 from replicator.store.memory_reads import MapReads
+from replicator.store.memory_rebuilds import MemoryRebuilds
 from replicator.store.memory_tables import StoredAssignment, StoredPair, StoredParked, Tables, TopicKey
 from replicator.store.port import (
     Assignment,
@@ -37,7 +38,7 @@ from replicator.store.port import (
 )
 
 
-class MemoryStore(MapReads, MemoryFailovers):
+class MemoryStore(MapReads, MemoryRebuilds, MemoryFailovers):
     """``clock``: seconds since 1970, injectable. ``available = False`` is an outage: every method raises ``StoreUnavailable``;
     setting it back is a restart of the database, after which expired leases count only one lease time later."""
 
@@ -371,6 +372,7 @@ class MemoryStore(MapReads, MemoryFailovers):
                 offsets.drop_from(item.checkpoint.epoch, item.drop_runs_from)
             offsets.append(item.runs, item.holes)
             offsets.add_duplicates(item.duplicates)
+            offsets.learn_epochs(item.epochs)
             for one in item.parked:
                 self._park(item.assignment_id, item.checkpoint.epoch, one)
         return fenced

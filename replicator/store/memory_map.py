@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from operator import attrgetter
 
+from replicator.core.copies import UNKNOWN
 from replicator.core.map_rows import HoleColumns, Place, RunColumns
 from replicator.core.offset_map import Epoch
 from replicator.store.merging import Segment, free_of, hole_segment, merge, run_segment
@@ -23,6 +25,8 @@ class OffsetTable:
         self.epochs: list[Epoch] = [Epoch(1)]
         self.version = 0
         self.rewritten = 0
+        self.staged: OffsetTable | None = None
+        """The map that is being made anew."""
 
     def note_rewritten(self) -> None:
         self.version += 1
@@ -30,6 +34,23 @@ class OffsetTable:
 
     def begin_epoch(self, epoch: Epoch) -> None:
         self.epochs.append(epoch)
+        self.note_rewritten()
+
+    def learn_epochs(self, found: Sequence[Epoch]) -> None:
+        new = [one for one in found if all(one.number != known.number for known in self.epochs)]
+        if new:
+            self.epochs = sorted([*self.epochs, *new], key=attrgetter("number"))
+            self.note_rewritten()
+
+    def replace_by_staged(self, epochs: Sequence[Epoch], unknown_below: Mapping[int, int]) -> None:
+        staged = self.staged or OffsetTable()
+        for epoch, below in unknown_below.items():
+            for one, other in pairwise(staged._runs[epoch]):
+                end = min(other.start, below)
+                if one.end < end:
+                    staged.append([], [Hole(epoch, one.end, end - one.end, UNKNOWN)])
+        self._runs, self._holes, self.duplicates = staged._runs, staged._holes, staged.duplicates
+        self.epochs, self.staged = list(epochs), None
         self.note_rewritten()
 
     def add_duplicates(self, duplicates: Sequence[Duplicate]) -> None:

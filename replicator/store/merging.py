@@ -2,7 +2,8 @@
 
 A segment is ``[start, end)`` with a label: for runs the distance destination - source, for holes the reason. Two segments
 that touch and carry one label are one. Saving the same again changes nothing: an answer lost after a commit is saved twice.
-Where a new segment covers offsets that a stored one of another label answers for already, the stored answer stays.
+Where a new segment covers offsets that a stored one of another label answers for already, the stored answer stays; only a
+reason that says no more than that there is no copy gives way to one that says why.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from itertools import pairwise
 from operator import attrgetter
 from typing import NamedTuple
 
+from replicator.core.copies import PRUNED, UNKNOWN
 from replicator.store.port import Hole, Run
+
+_WEAK_REASONS = frozenset({UNKNOWN, PRUNED})
 
 
 class Segment(NamedTuple):
@@ -67,9 +71,16 @@ def _join(segments: Sequence[Segment]) -> list[Segment]:
     return joined
 
 
+def _left_by(new: Sequence[Segment], stored: Segment) -> Sequence[Segment]:
+    if stored.label not in _WEAK_REASONS:
+        return (stored,)
+    telling = sorted(segment for segment in new if segment.label not in _WEAK_REASONS)
+    return list(uncovered(stored, telling))
+
+
 def merge(stored: Sequence[Segment], new: Sequence[Segment]) -> Change:
     """``stored``: ascending and disjoint, at least every segment that overlaps or touches one of ``new``."""
-    current = list(stored)
+    current = [piece for segment in stored for piece in _left_by(new, segment)]
     # The usual case in one pass; segments that overlap each other need the earlier ones in place first.
     disjoint = all(a.end <= b.start for a, b in pairwise(new))
     for group in [new] if disjoint else [[segment] for segment in new]:

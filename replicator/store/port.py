@@ -259,6 +259,8 @@ class Progress:
     rate_per_second: float | None = None
     latency_ms: tuple[float, float] | None = None
     """p50, p99 of the last interval."""
+    epochs: Sequence[Epoch] = ()
+    """Histories met in the destination's log that the store may not know yet; one it knows stays as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -418,6 +420,26 @@ class Store(Protocol):
         (Conflict). Fences the last holder off and records an event. ``given_up``: kept as a hole, as far
         as no copy is recorded there, and counted among what was skipped. ``divergence_offset``: from there on the older epochs'
         copies are of messages the source lost; left out: from ``examined_through`` on."""
+        ...
+
+    # a map made anew from the destination's log; until it replaces the old one, that one answers
+    async def begin_map(self, assignment_id: int) -> int:
+        """Fences the last holder off and drops what an earlier attempt left; returns the token for what follows. Only while not leased
+        (Conflict)."""
+        ...
+
+    async def stage_map(
+        self, assignment_id: int, token: int, runs: Sequence[Run], holes: Sequence[Hole], duplicates: Sequence[Duplicate]
+    ) -> bool:
+        """Adds to the new map, as ``save_progress`` would. False, and nothing added, once somebody else holds the assignment."""
+        ...
+
+    async def replace_map(
+        self, assignment_id: int, token: int, checkpoint: Checkpoint, epochs: Sequence[Epoch], unknown_below: Mapping[int, int]
+    ) -> bool:
+        """The new map takes the place of the old one, with these epochs (the first among them) and this checkpoint; all or nothing.
+        Between two runs of an epoch, below its offset in ``unknown_below``, everything becomes a hole of reason ``unknown``. False
+        as above."""
         ...
 
     # parked, events, workers

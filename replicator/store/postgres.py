@@ -14,13 +14,14 @@ from replicator.store.inspection import Inspection
 from replicator.store.leases import Leases
 from replicator.store.maps import Maps
 from replicator.store.progress import ProgressWrites
+from replicator.store.rebuilding import MapRebuilds
 from replicator.store.topics import Topics
 
 _INSUFFICIENT_PRIVILEGE = "42501"
 _CONTROL = text("SELECT system_identifier, timeline_id FROM pg_control_system(), pg_control_checkpoint()")
 
 
-class PostgresStore(Declarations, Topics, Leases, ProgressWrites, Maps, Groups, Failovers, Inspection):
+class PostgresStore(Declarations, Topics, Leases, ProgressWrites, Maps, MapRebuilds, Groups, Failovers, Inspection):
     """``url``: as SQLAlchemy wants it for asyncpg, ``postgresql+asyncpg://…``. Never logged."""
 
     def __init__(self, url: str) -> None:

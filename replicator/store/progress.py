@@ -16,6 +16,7 @@ from typing import Any, Literal
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from replicator.core.offset_map import Epoch
 from replicator.store import rules
 from replicator.store.driver import Database
 from replicator.store.merging import Segment, free_of, hole_segment, merge, run_segment
@@ -165,6 +166,11 @@ _EPOCH_ROW = text("""
     INSERT INTO epochs (assignment_id, epoch, divergence_offset, start_offset)
     VALUES (:assignment_id, :epoch, :divergence_offset, :examined_through)""")
 
+_EPOCHS_FOUND = text("""
+    INSERT INTO epochs (assignment_id, epoch, divergence_offset, start_offset)
+    SELECT * FROM unnest(CAST(:ids AS bigint[]), CAST(:epochs AS integer[]), CAST(:divergences AS bigint[]), CAST(:starts AS bigint[]))
+    ON CONFLICT DO NOTHING RETURNING assignment_id""")
+
 _EPOCH_EVENT = text("""
     INSERT INTO events (task, kind, message, detail)
     SELECT p.last_task, 'epoch', :message, CAST(:detail AS jsonb)
@@ -222,14 +228,19 @@ class ProgressWrites:
 async def _save(connection: AsyncConnection, items: Sequence[Progress]) -> None:
     ids = [item.assignment_id for item in items]
     changes = await _save_map(connection, items)
-    rows = [_columns(item, changes) for item in items]
-    await connection.execute(_CHECKPOINTS, {"ids": ids, **{name: [row[name] for row in rows] for name in _COLUMNS}})
+    await save_checkpoints(connection, items, changes)
     await connection.execute(_SENDERS, {"ids": ids, "senders": [json.dumps(item.senders) for item in items]})
     await _save_parked(connection, items)
 
 
+async def save_checkpoints(connection: AsyncConnection, items: Sequence[Progress], changes: Changes) -> None:
+    rows = [_columns(item, changes) for item in items]
+    ids = [item.assignment_id for item in items]
+    await connection.execute(_CHECKPOINTS, {"ids": ids, **{name: [row[name] for row in rows] for name in _COLUMNS}})
+
+
 @dataclass(slots=True)
-class _Changes:
+class Changes:
     """Which maps a save changes, and in which of them more than the end."""
 
     last_rows: dict[tuple[Kind, int], Place] = field(default_factory=dict)
@@ -247,7 +258,7 @@ class _Changes:
         self.rewritten.add(assignment_id)
 
 
-async def _read_last_rows(connection: AsyncConnection, assignment_ids: Sequence[int], changes: _Changes) -> None:
+async def _read_last_rows(connection: AsyncConnection, assignment_ids: Sequence[int], changes: Changes) -> None:
     for row in await connection.execute(_LAST_ROWS, {"ids": assignment_ids}):
         if row.runs_epoch is not None:
             changes.last_rows["runs", row.id] = (row.runs_epoch, row.runs_start)
@@ -255,8 +266,8 @@ async def _read_last_rows(connection: AsyncConnection, assignment_ids: Sequence[
             changes.last_rows["holes", row.id] = (row.holes_epoch, row.holes_start)
 
 
-async def _save_map(connection: AsyncConnection, items: Sequence[Progress]) -> _Changes:
-    changes = _Changes()
+async def _save_map(connection: AsyncConnection, items: Sequence[Progress]) -> Changes:
+    changes = Changes()
     touched = [item.assignment_id for item in items if item.runs or item.holes]
     if touched:
         await _read_last_rows(connection, touched, changes)
@@ -275,13 +286,27 @@ async def _save_map(connection: AsyncConnection, items: Sequence[Progress]) -> _
             runs[item.assignment_id, run.epoch].append(run_segment(run))
         for hole in item.holes:
             holes[item.assignment_id, hole.epoch].append(hole_segment(hole))
-    await _append(connection, "runs", runs, changes)
-    await _append(connection, "holes", holes, changes)
-    await _save_duplicates(connection, items, changes)
+    await append_segments(connection, "runs", runs, changes)
+    await append_segments(connection, "holes", holes, changes)
+    seconds = [
+        (item.assignment_id, one.epoch, one.source_offset, one.destination_offset, one.kind) for item in items for one in item.duplicates
+    ]
+    await save_duplicates(connection, seconds)
+    changes.changed.update(assignment_id for assignment_id, *_ in seconds)
+    found = [(item.assignment_id, *epoch_row(one)) for item in items for one in item.epochs]
+    if found:
+        values = dict(zip(("ids", "epochs", "divergences", "starts"), _arrays(found), strict=True))
+        for assignment_id in (await connection.execute(_EPOCHS_FOUND, values)).scalars():
+            changes.note_all(assignment_id)
     return changes
 
 
-def _columns(item: Progress, changes: _Changes) -> dict[str, Any]:
+def epoch_row(one: Epoch) -> tuple[int, int, int]:
+    """(epoch, divergence offset, start offset)"""
+    return one.number, one.divergence_offset, one.divergence_offset if one.start_offset is None else one.start_offset
+
+
+def _columns(item: Progress, changes: Changes) -> dict[str, Any]:
     checkpoint: Checkpoint = item.checkpoint
     identity = checkpoint.identity
     latency = item.latency_ms
@@ -312,7 +337,7 @@ def _columns(item: Progress, changes: _Changes) -> dict[str, Any]:
     }
 
 
-async def _append(connection: AsyncConnection, kind: Kind, new: dict[Place, list[Segment]], changes: _Changes) -> None:
+async def append_segments(connection: AsyncConnection, kind: Kind, new: dict[Place, list[Segment]], changes: Changes) -> None:
     if not new:
         return
     bounds = [(*place, min(s.start for s in segments), max(s.end for s in segments)) for place, segments in new.items()]
@@ -348,18 +373,15 @@ async def _give_up(connection: AsyncConnection, assignment_id: int, hole: Hole) 
     place, bounds = (assignment_id, hole.epoch), [(assignment_id, hole.epoch, hole.source_start, hole.source_start + hole.length)]
     runs, holes = (await _near(connection, "runs", bounds))[place], (await _near(connection, "holes", bounds))[place]
     pieces = free_of(hole, runs, holes)
-    await _append(connection, "holes", {place: [hole_segment(piece) for piece in pieces]} if pieces else {}, _Changes())
+    await append_segments(connection, "holes", {place: [hole_segment(piece) for piece in pieces]} if pieces else {}, Changes())
     return sum(piece.length for piece in pieces)
 
 
-async def _save_duplicates(connection: AsyncConnection, items: Sequence[Progress], changes: _Changes) -> None:
-    duplicates = [
-        (item.assignment_id, one.epoch, one.source_offset, one.destination_offset, one.kind) for item in items for one in item.duplicates
-    ]
-    if duplicates:
+async def save_duplicates(connection: AsyncConnection, rows: Sequence[tuple[int, int, int, int, str]]) -> None:
+    """``rows``: (assignment, epoch, source offset, destination offset, kind)."""
+    if rows:
         names = ("ids", "epochs", "sources", "destinations", "kinds")
-        await connection.execute(_DUPLICATES, dict(zip(names, _arrays(duplicates), strict=True)))
-        changes.changed.update(assignment_id for assignment_id, *_ in duplicates)
+        await connection.execute(_DUPLICATES, dict(zip(names, _arrays(rows), strict=True)))
 
 
 async def _save_parked(connection: AsyncConnection, items: Sequence[Progress]) -> None:

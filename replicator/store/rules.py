@@ -58,10 +58,14 @@ def assignment_is_gone(assignment_id: int) -> Missing:
     return Missing(f"assignment {assignment_id} does not exist")
 
 
-def refuse_epoch(assignment_id: int, epoch: int, current: int, leased_to: str | None) -> None:
+def refuse_leased(assignment_id: int, leased_to: str | None) -> None:
     """``leased_to``: who holds a lease that has not run out."""
     if leased_to is not None:
         raise Conflict(f"assignment {assignment_id} is leased to {leased_to}", hint="pause it first")
+
+
+def refuse_epoch(assignment_id: int, epoch: int, current: int, leased_to: str | None) -> None:
+    refuse_leased(assignment_id, leased_to)
     if epoch <= current:
         raise Conflict(f"assignment {assignment_id} is in epoch {current}: {epoch} is not a later one")
 

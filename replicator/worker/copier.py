@@ -11,6 +11,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import replace
 
 from replicator.core.connector import AppendOutcome, NotStored, QueueReader, Stored, Unknown
@@ -27,15 +28,16 @@ from replicator.worker.limits import (
     APPEND_TIMEOUT_SECONDS,
     BACKOFF_FIRST_SECONDS,
     BACKOFF_SECONDS_MAX,
+    BEYOND_COPIES_MAX,
     BLOCKED_RETRY_SECONDS,
     FENCE_VALID_SECONDS,
     LATE_ANSWER_SECONDS,
     LATENCY_SAMPLES_MAX,
     PARKED_IN_ROW_MAX,
     PROOF_AGE_SECONDS_MAX,
-    REPLAY_COPIES_MAX,
 )
 from replicator.worker.recovery import CopyFinder, last_true_run, verify_examined, verify_source
+from replicator.worker.replaying import RecordedCopies
 
 HISTORY_HINT = "look at the source, then: replicator resume TASK --accept-loss, or --from-offset O"
 
@@ -69,6 +71,7 @@ class Copier:
         self._proven_at = float("-inf")
         self._permit: Permit | None = None
         self._stamper: Stamper | None = None
+        self._recorded: RecordedCopies | None = None
         self._stopping = False
         self._interruptible = False
         self._task: asyncio.Task[None] | None = None
@@ -189,48 +192,97 @@ class Copier:
         sender = await self._sender.connect()
         source, put = self.flow.place_of_source(self.assignment), self.flow.place_of_destination(self.assignment)
         finder = CopyFinder(self.flow.destination, put, source, checkpoint.epoch)
-        bounds = await self.flow.destination.offset_range(put.queue)
-        await self._verify_last_copy(finder, bounds.min_offset)
-        checkpoint = journal.checkpoint
-        start = max(checkpoint.scanned_through, bounds.min_offset) if journal.has_checkpoint else bounds.min_offset
+        lowest_kept = (await self.flow.destination.offset_range(put.queue)).min_offset
+        await self._verify_last_copy(finder, lowest_kept)
+        examined_before = journal.examined_through if journal.checkpoint.identity is None else self.assignment.start_offset
         # The end is asked again: after a settled doubt it holds everything that could still have come.
         end = (await self.flow.destination.offset_range(put.queue)).max_offset
-        found = await finder.scan(start, end)
-        await self._load_beyond()
-        for copy in found:
-            self._note_found(copy.source_offset, copy.destination_offset)
-        if len(found) > REPLAY_COPIES_MAX and not journal.has_checkpoint:
-            journal.start_after(journal.checkpoint.confirmed_source_offset + 1)
-        journal.restart()
+        await self._note_unrecorded(finder, max(journal.checkpoint.scanned_through, lowest_kept), end)
         journal.scanned(end)
         journal.has_checkpoint = True
         journal.senders = ()
         self.clean = True
         self._verified_sender = sender
+        await self._verify_source()
+        if journal.is_from_log and self._stamper is None:
+            await self._rewind(examined_before)
+        self._recorded = None
+        if journal.is_replaying:
+            await self._save(self)
+            epochs = await self._store.epochs(self.assignment.assignment_id)
+            self._recorded = RecordedCopies(self._store, self.assignment.assignment_id, epochs, has_expired=lowest_kept > 0)
+        self._stamper = self.flow.make_stamper(self.assignment, journal.checkpoint.epoch, journal.checkpoint.seen)
+
+    async def _verify_source(self) -> None:
+        journal = self.journal
         if not await verify_source(self.flow.source, self.assignment.source_queue, journal.examined_through, journal.checkpoint.identity):
             self.unverifiable_total += 1
-        self._stamper = self.flow.make_stamper(self.assignment, journal.checkpoint.epoch, journal.checkpoint.seen)
+
+    async def _note_unrecorded(self, finder: CopyFinder, start: int, end: int) -> None:
+        """Copies nobody wrote down: page by page, kept in memory only where they are few."""
+        journal, checkpoint = self.journal, self.journal.checkpoint
+        # Nothing was examined yet as far as anybody remembers: what stands in the log is all there is.
+        is_new = self._stamper is None and checkpoint.identity is None and checkpoint.confirmed_source_offset < 0
+        only_log = journal.is_from_log or is_new
+        if not only_log and not journal.is_replaying:
+            await self._load_beyond()
+        found_total = 0
+        async with aclosing(finder.pages(start, end)) as pages:
+            async for page, through in pages:
+                last = None
+                for copy in page:
+                    if journal.note_found(copy):
+                        last = copy
+                found_total += len(page)
+                if last is not None and only_log:
+                    journal.rest_on(last)
+                elif last is not None and (journal.is_replaying or found_total > BEYOND_COPIES_MAX):
+                    if not journal.is_replaying:
+                        await self._verify_source()
+                    journal.rest_on(last, position=journal.examined_through)
+                journal.scanned(through)
+                if not journal.has_room:
+                    await self._save(self)
+        journal.restart()
+
+    async def _rewind(self, examined_before: int) -> None:
+        """The position comes from the log alone: read again whatever the copies do not answer for, as far as the source retains it."""
+        checkpoint = self.journal.checkpoint
+        start = end = max(examined_before, (await self.flow.source.offset_range(self.assignment.source_queue)).min_offset)
+        await self._save(self)
+        covering = await self._store.runs(self.assignment.assignment_id, epoch=checkpoint.epoch, around_source=start, limit=1)
+        if covering and covering[0].source_start <= start and not self.flow.task.relay:
+            end = covering[0].source_start + covering[0].length  # Born there, all of them: nothing that provenance had to remember.
+        if end <= checkpoint.confirmed_source_offset:
+            self.journal.rewind(end)
 
     async def _verify_last_copy(self, finder: CopyFinder, lowest_kept: int) -> None:
         checkpoint = self.journal.checkpoint
         last = checkpoint.confirmed_destination_offset
-        if last < lowest_kept:
-            return
-        copy = await finder.at(last)
-        if copy is not None and copy.source_offset == checkpoint.confirmed_source_offset:
+        copy = await finder.at(last) if last >= lowest_kept else None
+        if last < lowest_kept or (copy is not None and copy.source_offset == checkpoint.confirmed_source_offset):
             return
         while self.journal.to_relearn is not None and self.journal.to_relearn.epoch == checkpoint.epoch:
             await finder.relearn(self.journal)
         await self._save(self)
         run = await last_true_run(self._store, finder, self.assignment.assignment_id, checkpoint.epoch, lowest_kept)
-        resume_at = run.source_start + run.length if run else self.assignment.start_offset
+        if run is not None:
+            resume_at = run.source_start + run.length
+        else:
+            newest = (await self._store.epochs(self.assignment.assignment_id))[-1]
+            # The histories before this one have their copies: only what this one was to bring is copied again.
+            resume_at = self.assignment.start_offset if newest.start_offset is None else newest.start_offset
         await self._store.record_event(
             self.assignment.task, "destination-lost-copies",
             f"{self}: the copy of source offset {checkpoint.confirmed_source_offset} is no longer at {put_text(self.assignment)} "
             f"offset {last}; copying again from source offset {resume_at}",
             {"source_offset": checkpoint.confirmed_source_offset, "destination_offset": last, "resume_at": resume_at},
         )
+        was_told_by_copies = self.journal.is_from_log or self.journal.is_replaying
         self.journal.fall_back(run, resume_at, {})
+        kept = await finder.at(run.destination_start + run.length - 1) if run and was_told_by_copies else None
+        if kept is not None:
+            self.journal.rest_on(kept)
 
     async def _load_beyond(self) -> None:
         """Copies recorded above the position: confirmed in the middle of a batch by a holder that died."""
@@ -241,14 +293,6 @@ class Copier:
         for run in runs:
             for index in range(max(0, position - run.source_start), run.length):
                 self.journal.beyond.setdefault(run.source_start + index, run.destination_start + index)
-
-    def _note_found(self, source_offset: int, destination_offset: int) -> None:
-        journal = self.journal
-        known = journal.beyond.get(source_offset)
-        if known is None and source_offset > journal.checkpoint.confirmed_source_offset:
-            journal.add_copies([source_offset], destination_offset)
-        elif known != destination_offset and destination_offset != journal.checkpoint.confirmed_destination_offset:
-            journal.add_duplicate(source_offset, destination_offset, "duplicate")
 
     async def _copy(self) -> None:
         # Known before the first read: that of an idle queue waits for a record.
@@ -274,11 +318,16 @@ class Copier:
             await self._prove_source(batch)
             decided = self._stamper.decide(batch, position)
             self.own_tags_kept_total += decided.own_tags_kept
-            if self.journal.beyond:
+            identity = decided.identity
+            if self.journal.is_replaying and self._recorded is not None:
+                last = self.journal.checkpoint.confirmed_source_offset
+                await self._recorded.match(decided, position, last)
+                identity = identity if decided.examined_through > last else None  # Till then the last copy's proves more.
+            elif self.journal.beyond:
                 self._leave_out_confirmed(decided)
             if len(decided):
                 await self._append_all(decided)
-            self.journal.end_batch(decided.examined_through, decided.identity, self._stamper.provenance.seen, decided.holes)
+            self.journal.end_batch(decided.examined_through, identity, self._stamper.provenance.seen, decided.holes)
             self._observe(batch.max_offset - decided.examined_through, batch.store_timestamps_ms[-1] if len(batch) else None)
         finally:
             reader.release(batch)

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from replicator.core.record import RecordIdentity
+from replicator.core.copies import FoundCopy
+from replicator.core.offset_map import Epoch
+from replicator.core.record import UNSEEN_COMMIT_LOG_OFFSET, RecordIdentity
 from replicator.store.port import Assignment, Checkpoint, Duplicate, Hole, Parked, Progress, Run, ToRelearn
 from replicator.worker.folding import fold, learn
 from replicator.worker.limits import RUNS_KEPT_MAX
@@ -32,6 +34,25 @@ class Journal:
         self._duplicates: list[Duplicate] = []
         self._parked: list[Parked] = []
         self._drop_runs_from: int | None = None
+        self._epochs: list[Epoch] = []
+        self._met = {1, self.checkpoint.epoch}
+
+    @property
+    def is_from_log(self) -> bool:
+        """Only copies tell the position: nothing of the source was looked at behind the last one of them."""
+        identity = self._told_by_copy
+        return identity is not None and self.examined_through == identity.queue_offset + 1
+
+    @property
+    def is_replaying(self) -> bool:
+        """What copies prove was examined is read again for its reasons, see ``replaying``."""
+        identity = self._told_by_copy
+        return identity is not None and self.examined_through <= identity.queue_offset
+
+    @property
+    def _told_by_copy(self) -> RecordIdentity | None:
+        identity = self.checkpoint.identity
+        return identity if identity is not None and identity.commit_log_offset == UNSEEN_COMMIT_LOG_OFFSET else None
 
     @property
     def to_relearn(self) -> ToRelearn | None:
@@ -80,10 +101,42 @@ class Journal:
                     self.beyond[offset] = first + index
         self._in_batch.clear()
 
-    def start_after(self, examined_through: int) -> None:
-        """Nothing was remembered, but copies up to here were found in the destination: go on behind them."""
+    def note_found(self, copy: FoundCopy) -> bool:
+        """A copy in the destination's log, looked at in its order. True where it is the last one of all now."""
+        epoch, source_offset, destination_offset = copy.upstream.epoch, copy.source_offset, copy.destination_offset
+        if epoch > self.checkpoint.epoch:
+            self._begin_epoch(epoch, source_offset)
+        if epoch < self.checkpoint.epoch:
+            if epoch in self._met:
+                self.add_duplicate(source_offset, destination_offset, "duplicate", epoch)
+            return False
+        known = self.beyond.get(source_offset)
+        if known is None and source_offset > self.checkpoint.confirmed_source_offset:
+            self.add_copies([source_offset], destination_offset)
+            return True
+        if known != destination_offset and destination_offset != self.checkpoint.confirmed_destination_offset:
+            self.add_duplicate(source_offset, destination_offset, "duplicate")
+        return False
+
+    def _begin_epoch(self, epoch: int, first_copied: int) -> None:
+        """The log alone cannot tell where a later history began to differ, only its first copy."""
+        self._epochs.append(Epoch(epoch, first_copied, first_copied))
+        self._met.add(epoch)
+        self.checkpoint = replace(self.checkpoint, epoch=epoch, confirmed_source_offset=-1, confirmed_destination_offset=-1)
+        self.dirty = True
+
+    def rest_on(self, copy: FoundCopy, *, position: int | None = None) -> None:
+        """``copy``, the last one found, proves what was examined. Reading goes on behind it, or is repeated from ``position``."""
         self._in_batch.clear()
-        self.checkpoint = replace(self.checkpoint, examined_through=examined_through)
+        self.beyond = {}
+        examined_through = copy.source_offset + 1 if position is None else position
+        identity = RecordIdentity(copy.source_offset, copy.store_timestamp_ms, UNSEEN_COMMIT_LOG_OFFSET, 0)
+        self.checkpoint = replace(self.checkpoint, examined_through=examined_through, identity=identity)
+        self.dirty = True
+
+    def rewind(self, examined_through: int) -> None:
+        """Read again from here, for the reasons; the copies known stay what they are."""
+        self.checkpoint = replace(self.checkpoint, examined_through=examined_through, seen={})
         self.dirty = True
 
     def end_batch(
@@ -108,8 +161,8 @@ class Journal:
         self.dirty = True
         self._fold()
 
-    def add_duplicate(self, source_offset: int, destination_offset: int, kind: str) -> None:
-        self._duplicates.append(Duplicate(self.checkpoint.epoch, source_offset, destination_offset, kind))
+    def add_duplicate(self, source_offset: int, destination_offset: int, kind: str, epoch: int | None = None) -> None:
+        self._duplicates.append(Duplicate(self.checkpoint.epoch if epoch is None else epoch, source_offset, destination_offset, kind))
         self.dirty = True
 
     def park(self, source_offset: int, reason: str, size_bytes: int) -> None:
@@ -143,9 +196,9 @@ class Journal:
         """What is to be saved now; hand it back to ``saved`` or ``not_saved``."""
         progress = Progress(
             self.assignment_id, self.token, replace(self.checkpoint, in_flight=in_flight), self._runs, self._holes, self._duplicates,
-            self._parked, self.senders, self._drop_runs_from,
+            self._parked, self.senders, self._drop_runs_from, epochs=self._epochs,
         )
-        self._runs, self._holes, self._duplicates, self._parked = [], [], [], []
+        self._runs, self._holes, self._duplicates, self._parked, self._epochs = [], [], [], [], []
         self._drop_runs_from = None
         self.dirty = False
         return progress
@@ -164,6 +217,7 @@ class Journal:
             self._add_hole(hole)
         self._duplicates = [*progress.duplicates, *self._duplicates]
         self._parked = [*progress.parked, *self._parked]
+        self._epochs = [*progress.epochs, *self._epochs]
         limits = [limit for limit in (progress.drop_runs_from, self._drop_runs_from) if limit is not None]
         self._drop_runs_from = min(limits) if limits else None
         self.dirty = True

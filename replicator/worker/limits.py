@@ -63,6 +63,9 @@ is learned again from the destination's log once the store is back."""
 RELEARN_OFFSETS_PAGE = 1_000
 """Destination offsets looked at in one go while a range is learned again; small against what the journal keeps."""
 
-REPLAY_COPIES_MAX = 200_000
-"""Without a checkpoint, up to this many found copies are matched by reading the source again, which also tells why each other
-offset has none; beyond it, reading goes on behind the last one found."""
+BEYOND_COPIES_MAX = 10_000
+"""Up to this many copies found above the position are kept in memory and left out when their batches are read again: more than one
+read returns. Beyond it, the stored map is asked batch by batch."""
+
+REPLAY_RUNS_PAGE = 1_000
+"""Stored runs looked at in one go while a source queue is matched with its copies."""

@@ -6,36 +6,31 @@ where to look.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from replicator.core.connector import Connector
+from replicator.core.copies import CopyFilter, FoundCopy
 from replicator.core.errors import HistoryChanged
-from replicator.core.record import MessageQueue, RecordBatch, RecordIdentity
-from replicator.core.stamp import STAMP_NAME, Place, Stamp, find_stamp
+from replicator.core.record import UNSEEN_COMMIT_LOG_OFFSET, MessageQueue, RecordBatch, RecordIdentity
+from replicator.core.stamp import Place
 from replicator.store.port import Run, Store
 from replicator.worker.journal import Journal
 from replicator.worker.limits import RELEARN_OFFSETS_PAGE, VERIFY_RUNS_PAGE
 
 
-@dataclass(frozen=True, slots=True)
-class Copy:
-    source_offset: int
-    destination_offset: int
-
-
 class CopyFinder:
-    """Recognises, in one destination queue, the copies of one history of one source queue."""
+    """Recognises, in one destination queue, the copies of one source queue. ``epoch``: the history that ``at`` and ``relearn`` are
+    about."""
 
     def __init__(self, destination: Connector, put: Place, source: Place, epoch: int) -> None:
         self._destination = destination
         self._put = put
         self._source = source
         self._epoch = epoch
+        self._filter = CopyFilter(put)
 
-    def is_ours(self, stamp: Stamp | None) -> bool:
-        return stamp is not None and stamp.put == self._put and stamp.hop.place == self._source and stamp.hop.epoch == self._epoch
-
-    async def at(self, destination_offset: int) -> Copy | None:
+    async def at(self, destination_offset: int) -> FoundCopy | None:
         """The copy standing at that offset, None where there is something else or nothing (any more, or yet)."""
         bounds = await self._destination.offset_range(self._put.queue)
         if not bounds.min_offset <= destination_offset < bounds.max_offset:
@@ -45,28 +40,28 @@ class CopyFinder:
             batch = await reader.read()
             copies = [copy for copy in self._copies(batch) if copy.destination_offset == destination_offset]
             reader.release(batch)
-            return copies[0] if copies else None
+            return copies[0] if copies and copies[0].upstream.epoch == self._epoch else None
         finally:
             await reader.close()
 
-    async def scan(self, start: int, end: int) -> list[Copy]:
-        """Our copies in ``[start, end)``, in destination order."""
-        found: list[Copy] = []
+    async def pages(self, start: int, end: int) -> AsyncGenerator[tuple[list[FoundCopy], int]]:
+        """Copies of any history in ``[start, end)``, in destination order, each page with the offset it was read to."""
         if start >= end:
-            return found
+            return
         reader = self._destination.reader(self._put.queue, start)
         try:
             position = start
             while position < end:
                 batch = await reader.read()
-                found.extend(copy for copy in self._copies(batch) if copy.destination_offset < end)
+                found = [copy for copy in self._copies(batch) if copy.destination_offset < end]
+                following = batch.next_offset
                 reader.release(batch)
-                if batch.next_offset <= position:
+                if following <= position:
                     break  # The log ends here: its last records expired or were truncated while we read.
-                position = batch.next_offset
+                position = following
+                yield found, min(position, end)
         finally:
             await reader.close()
-        return found
 
     async def relearn(self, journal: Journal) -> None:
         """One page of the range that the journal had no room for; the finder is of the range's epoch."""
@@ -75,19 +70,15 @@ class CopyFinder:
         bounds = await self._destination.offset_range(self._put.queue)
         start = max(known.destination_start, bounds.min_offset)
         through = min(max(start, known.destination_start) + RELEARN_OFFSETS_PAGE, known.destination_end)
-        found = await self.scan(start, through)
+        copies: list[tuple[int, int]] = []
+        async with aclosing(self.pages(start, through)) as pages:
+            async for page, _ in pages:
+                copies += [(copy.source_offset, copy.destination_offset) for copy in page if copy.upstream.epoch == self._epoch]
         if journal.to_relearn is known:  # Else more was added to it meanwhile: the next page begins where that does.
-            copies = [(copy.source_offset, copy.destination_offset) for copy in found]
             journal.relearned(copies, through, is_complete=start == known.destination_start)
 
-    def _copies(self, batch: RecordBatch) -> list[Copy]:
-        copies = []
-        for index, packed in enumerate(batch.properties):
-            if STAMP_NAME in packed:
-                stamp = find_stamp(packed)
-                if stamp is not None and self.is_ours(stamp):
-                    copies.append(Copy(stamp.hop.offset, batch.offsets[index]))
-        return copies
+    def _copies(self, batch: RecordBatch) -> list[FoundCopy]:
+        return [copy for copy in self._filter.find(batch) if copy.upstream.source == self._source]
 
 
 async def last_true_run(store: Store, finder: CopyFinder, assignment_id: int, epoch: int, lowest_kept: int) -> Run | None:
@@ -166,10 +157,16 @@ async def verify_examined(source: Connector, queue: MessageQueue, identity: Reco
         await reader.close()
     if found is None:
         return False
-    if found != identity:
+    if not _is_same(found, identity):
         raise HistoryChanged(
             f"cluster {source.cluster}, queue {queue}: offset {identity.queue_offset} holds another record than the one examined "
             f"(stored at {found.store_timestamp_ms} instead of {identity.store_timestamp_ms} ms)",
             hint="the queue was truncated, created anew, restored or swapped; look at it, then: replicator resume TASK --from-offset O",
         )
     return True
+
+
+def _is_same(found: RecordIdentity, known: RecordIdentity) -> bool:
+    if known.commit_log_offset == UNSEEN_COMMIT_LOG_OFFSET:
+        return (found.queue_offset, found.store_timestamp_ms) == (known.queue_offset, known.store_timestamp_ms)
+    return found == known

@@ -44,13 +44,16 @@ spec:
 class ReplicatorProcess:
     """``replicator run -f FILE --data-dir DIR --listen ADDRESS``; may be started again after it was killed."""
 
-    def __init__(self, file: Path, data_dir: Path, *, database_url: str = "", port: int | None = None) -> None:
+    def __init__(
+        self, file: Path, data_dir: Path, *, database_url: str = "", port: int | None = None, lost: tuple[str, ...] = ()
+    ) -> None:
         self.file = file
         self.data_dir = data_dir
         self.port = port or free_port()
         self.environment = {**os.environ, "REPLICATOR_LOG_FORMAT": "json"}
         if database_url:
             self.environment["REPLICATOR_DATABASE_URL"] = database_url
+        self.lost = lost
         self.log = data_dir.parent / f"{data_dir.name}-{self.port}.log"
         self._child: subprocess.Popen[bytes] | None = None
 
@@ -63,7 +66,7 @@ class ReplicatorProcess:
         with self.log.open("ab") as output:
             self._child = subprocess.Popen(
                 [sys.executable, "-m", "replicator", "run", "-f", str(self.file), "--data-dir", str(self.data_dir),
-                 "--listen", f"127.0.0.1:{self.port}"],
+                 "--listen", f"127.0.0.1:{self.port}", *(word for name in self.lost for word in ("--lost", name))],
                 stdout=output, stderr=subprocess.STDOUT, env=self.environment,
             )
 

@@ -102,3 +102,32 @@ async def truncated(world: World) -> None:
 def test_a_truncated_source_queue_stops_the_assignment() -> None:
     loop = VirtualLoop()
     run(truncated(make_world(loop)), loop)
+
+
+async def lost_epoch(world: World) -> None:
+    """All copies of the second history are lost, those of the first stand: only the second is copied again."""
+    await world.declare()
+    process = world.start_process()
+    hangzhou, shanghai = world.clusters["hangzhou"], world.clusters["shanghai"]
+    (queue,) = hangzhou.queues(TOPIC)
+    hangzhou.produce_many(queue, [b"first"] * 30)
+    await world.until_caught_up()
+    process.stop.set()
+    await process.task
+    (assignment,) = await world.store.assignments()
+    await world.store.set_epoch(assignment.assignment_id, 2, 30, "led on")
+    hangzhou.produce_many(queue, [b"second"] * 9)
+    process = world.start_process()
+    await world.until_caught_up()
+    shanghai.truncate(queue, 30)
+    shanghai.reset_connections()
+    hangzhou.produce_many(queue, [b"third"])
+    await asyncio.sleep(30)
+    process.stop.set()
+    await process.task
+    assert [record.body for record in shanghai.records(queue)] == [b"first"] * 30 + [b"second"] * 9 + [b"third"]
+
+
+def test_a_history_that_was_lost_whole_is_copied_from_its_own_beginning() -> None:
+    loop = VirtualLoop()
+    run(lost_epoch(make_world(loop)), loop)

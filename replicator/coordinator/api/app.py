@@ -11,7 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 
 import replicator
-from replicator.coordinator.api import declarations, failover, groups, health, objects, offsets, parked, problems, status, tasks
+from replicator.coordinator.api import declarations, failover, groups, health, objects, offsets, parked, problems, rebuild, status, tasks
 from replicator.coordinator.api.context import Operations, Readiness, Services
 from replicator.coordinator.api.guard import Guard
 from replicator.core.errors import ReplicatorError
@@ -30,7 +30,8 @@ def create_app(coordinator: Operations, store: Store, token: str | None = None, 
     app.include_router(health.router)
     # Objects last: its /{kind} would take every other word.
     for router in (
-        declarations.router, status.router, parked.router, offsets.router, groups.router, failover.router, tasks.router, objects.router,
+        declarations.router, status.router, parked.router, offsets.router, groups.router, failover.router, tasks.router, rebuild.router,
+        objects.router,
     ):  # fmt: skip
         app.include_router(router, prefix=PREFIX)
     app.add_middleware(Guard, token=token)

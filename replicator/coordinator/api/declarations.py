@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from replicator import config
 from replicator.coordinator.api.context import Given, Services
@@ -21,7 +21,10 @@ class CheckBody(BaseModel):
 
 
 class ApplyBody(CheckBody):
+    """``lost``: names of clusters that are gone and are declared without being reached."""
+
     dry_run: bool = False
+    lost: list[str] = Field(default_factory=list)
 
 
 async def _loaded(given: Services, documents: list[dict[str, Any]]) -> Any:
@@ -33,7 +36,7 @@ async def _loaded(given: Services, documents: list[dict[str, Any]]) -> Any:
 @router.post("/apply")
 async def apply(body: ApplyBody, given: Given) -> Any:
     loaded = await _loaded(given, body.documents)
-    return await given.coordinator.apply(loaded.clusters, loaded.tasks, body.dry_run)
+    return await given.coordinator.apply(loaded.clusters, loaded.tasks, body.dry_run, body.lost)
 
 
 @router.post("/check")

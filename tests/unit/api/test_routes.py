@@ -79,12 +79,22 @@ async def test_an_offset_is_a_number_from_0_on(api, offset):
     assert api.coordinator.calls == []
 
 
-@pytest.mark.parametrize("dry_run", [False, True])
-async def test_apply_hands_over_what_the_documents_declare(api, dry_run):
-    answer = await api.ask("POST", "/api/v1/apply", json={"documents": [CLUSTER], "dry_run": dry_run})
+@pytest.mark.parametrize(("dry_run", "lost"), [(False, []), (True, ["hangzhou"])])
+async def test_apply_hands_over_what_the_documents_declare(api, dry_run, lost):
+    answer = await api.ask("POST", "/api/v1/apply", json={"documents": [CLUSTER], "dry_run": dry_run, "lost": lost})
     assert answer.status_code == 200, answer.text
-    (operation, clusters, tasks, dry), = api.coordinator.calls
-    assert (operation, [cluster.name for cluster in clusters], list(tasks), dry) == ("apply", ["hangzhou"], [], dry_run)
+    (operation, clusters, *rest), = api.coordinator.calls
+    assert (operation, [cluster.name for cluster in clusters], rest) == ("apply", ["hangzhou"], [[], dry_run, lost])
+
+
+async def test_a_rebuild_is_begun_and_watched(api):
+    answer = await api.ask("POST", "/api/v1/tasks/orders/rebuild", json={"topic": "pay", "cluster_ids": {"hangzhou": "abcdefgh"}})
+    assert (answer.status_code, answer.json()) == (202, {"ok": True})
+    assert (await api.ask("GET", "/api/v1/tasks/orders/rebuild")).status_code == 200
+    assert api.coordinator.calls == [
+        ("rebuild", "orders", "pay", None, None, {"hangzhou": "abcdefgh"}), ("rebuild_progress", "orders"),
+    ]
+    assert (await api.ask("POST", "/api/v1/tasks/orders/rebuild", json={"topics": "pay"})).status_code == 400
 
 
 async def test_an_invalid_document_changes_nothing(api):
