@@ -184,7 +184,7 @@ class TaskSpec(_Model):
     tags: list[TagRule] = Field(default=[TagRule(key="origin", value="{origin}")], max_length=TAG_RULES_MAX)
     filter: str = Field(default="", max_length=FILTER_CHARACTERS_MAX, description="SQL92 on properties.")
     delayed: Literal["when-delivered", "ahead"] = Field(default="when-delivered", description="ahead: not available in this version.")
-    retry: bool = Field(default=False, description="true: not available in this version.")
+    retry: bool = Field(default=False, description="true: what groups failed on, waiting for a retry or given up, is carried too.")
     relay: bool = False
     progress: Progress = Progress()
     limits: Limits = Limits()

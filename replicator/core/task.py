@@ -71,6 +71,7 @@ class ReplicationTask:
     relay: bool = False
     messages_per_second_max: int | None = None
     bytes_per_second_max: int | None = None
+    retry: bool = False
     tune_source: bool = False
     on_refused: Literal["park", "stop"] = "park"
     on_history_change: Literal["stop", "continue"] = "stop"
@@ -97,7 +98,7 @@ def lock_group(cluster_id: str) -> str:
 # Fields of ReplicationTask that may change while it runs; a change of any other is refused (exit 4).
 LIVE_FIELDS = frozenset({
     "include", "exclude", "filter", "tags", "messages_per_second_max", "bytes_per_second_max", "progress",
-    "on_refused", "on_history_change", "create", "tune_source",
+    "on_refused", "on_history_change", "create", "tune_source", "retry",
 })
 
 # States of an assignment; a flow's state is that of its worst queue, in this order from best to worst.

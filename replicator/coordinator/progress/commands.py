@@ -11,7 +11,8 @@ from replicator.coordinator.connections import Connections, Link
 from replicator.coordinator.progress.knowledge import GroupKey, Known, known_of
 from replicator.coordinator.progress.loop import ProgressLoop
 from replicator.coordinator.progress.planning import REFUSE, Asked, GroupPlan, Planner, seen_again_in
-from replicator.coordinator.progress.routes import Direction, routes_of
+from replicator.coordinator.progress.retries import not_copied
+from replicator.coordinator.progress.routes import Direction, topics_of
 from replicator.coordinator.progress.task_sync import Seen, TaskSync
 from replicator.coordinator.progress.writing import Wish, Written, keeper
 from replicator.core.errors import InvalidInput, Missing, NotConnected, Unsafe
@@ -52,6 +53,8 @@ class _Scene:
     written: Link
     known: Mapping[GroupKey, Known]
     groups: list[str]
+    late: Mapping[str, str]
+    """Groups whose offsets on the source may not be carried over now, and why."""
 
     @property
     def pair(self) -> tuple[str, str]:
@@ -206,7 +209,7 @@ class GroupCommands:
         for link in (source, written):
             keeper(link)
         links: dict[str, Link | None] = {ask.source: source, ask.destination: written}
-        seen = await sync.read(direction.pair, routes_of(Direction(task, *direction.pair), assignments), links)
+        seen = await sync.read(direction.pair, topics_of(direction.pair, assignments), links)
         for name, offsets in seen.offsets.items():
             if offsets is None:
                 raise NotConnected(f"the progress on cluster {name} cannot be read now")
@@ -215,8 +218,9 @@ class GroupCommands:
             if ask.group not in groups:
                 raise Missing(f"group {ask.group} has no progress in topics of task {ask.task}, or is not selected by it")
             groups = [ask.group]
+        late = (await not_copied(self._store, task, links, groups)).get(ask.source, {})
         stored = sync.known or known_of(await self._store.group_states(ask.task))
-        return _Scene(sync, sync.planner(direction, assignments, source, written), seen, source, written, stored, groups)
+        return _Scene(sync, sync.planner(direction, assignments, source, written), seen, source, written, stored, groups, late)
 
     async def _plans(self, scene: _Scene, *, back: bool) -> list[tuple[Asked, list[GroupPlan]]]:
         chosen = []
@@ -225,7 +229,7 @@ class GroupCommands:
             await scene.sync.members(asked.known, scene.source, group)
             plans = await scene.sync.plan_group(scene.planner, asked)
             if any(plan.moves for plan in plans):
-                asked.active = await self._active(scene, asked)
+                asked.active = await self._active(scene, asked) or scene.late.get(group, "")
                 if asked.active:
                     plans = await scene.sync.plan_group(scene.planner, asked)
             chosen.append((asked, plans))

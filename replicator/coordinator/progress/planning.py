@@ -7,7 +7,7 @@ to be disturbed, and only then where it has to start.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from replicator.coordinator.connections import Link
@@ -18,8 +18,11 @@ from replicator.core.errors import ReplicatorError
 from replicator.core.offset_map import ContradictoryMap
 from replicator.core.progress import NoStart, Start, WrittenQueue
 from replicator.core.record import MessageQueue, OffsetRange
-from replicator.core.subscriptions import Carried, Meaning, meaning
+from replicator.core.retry import is_waiting
+from replicator.core.subscriptions import Carried, Meaning, Subscription, meaning
 
+_EVERYTHING = Subscription()
+"""What a group asks for of its own retry topic."""
 MOVE, KEEP, REFUSE = "move", "keep", "refuse"
 Offsets = Mapping[MessageQueue, int]
 
@@ -72,7 +75,7 @@ class Asked:
     current: Offsets
     """On the written side."""
     active: str = ""
-    """Why the written side may not be disturbed, or empty."""
+    """Why the written side may not be written now, or empty."""
     may_go_back: bool = False
 
 
@@ -94,8 +97,8 @@ class Planner:
             asked.group,
             self.direction.task.progress,
             is_two_way=self.direction.is_two_way,
-            owning=known.subscriptions.get((owning, topic)),
-            written=known.subscriptions.get((written, self.routes.topics[topic])),
+            owning=_EVERYTHING if is_waiting(topic) else known.subscriptions.get((owning, topic)),
+            written=_EVERYTHING if is_waiting(topic) else known.subscriptions.get((written, self.routes.topics[topic])),
             changed_properties=self.changed_properties,
         )
         disagreeing = sorted(known.disagreed & {owning, written})
@@ -117,7 +120,10 @@ class Planner:
     async def _queue(self, asked: Asked, means: Meaning, queue: MessageQueue, owning: list[MessageQueue]) -> QueuePlan:
         feeding = tuple((one, asked.offsets.get(one)) for one in owning)
         current = asked.current.get(queue)
-        start = await self._start(asked, queue, current)
+        is_retry = is_waiting(owning[0].topic)
+        if is_retry:
+            feeding = tuple(pair for pair in feeding if pair[1]) or feeding[:1]  # delay levels that were never used say nothing
+        start = await self._start(asked, queue, current, is_retry=is_retry)
         to = start.offset if isinstance(start, Start) else None
         is_pop = asked.known.kinds.get(self.direction.owning) == "pop"
         exact = isinstance(start, Start) and start.exact and not is_pop
@@ -125,7 +131,7 @@ class Planner:
         seen_again = start.seen_again_max if isinstance(start, Start) else None
         return QueuePlan(queue, feeding, current, to, action, seen_again, exact, reason)
 
-    async def _start(self, asked: Asked, queue: MessageQueue, current: int | None) -> Start | NoStart:
+    async def _start(self, asked: Asked, queue: MessageQueue, current: int | None, *, is_retry: bool) -> Start | NoStart:
         found = self._queues.get(queue)
         if found is None:
             found = self._queues[queue] = await self._look(queue)
@@ -133,7 +139,15 @@ class Planner:
             return NoStart(found)
         records, bounds = found
         proven = asked.known.proven(self.direction.written, queue, current)
-        return records.start(bounds, asked.offsets, passed_through=proven)
+        if not is_retry:
+            return records.start(bounds, asked.offsets, passed_through=proven)
+        # What the group itself took from its retry topic here was processed here: nobody else consumes it.
+        start = records.start(bounds, asked.offsets, passed_through=max(proven, current or 0))
+        if isinstance(start, Start):
+            # Failed here, and carried to the owning side when that was its place: it may have been processed there.
+            unknown = records.unknown_between(start.offset, bounds.max_offset)
+            start = replace(start, seen_again_max=start.seen_again_max + unknown)
+        return start
 
     async def _look(self, queue: MessageQueue) -> tuple[WrittenQueue, OffsetRange] | str:
         """Bounds after the maps: what was stored in between is taken for a record that nobody knows, never for the end."""

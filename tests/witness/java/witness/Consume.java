@@ -21,6 +21,7 @@ import org.apache.rocketmq.common.message.MessageQueue;
 
 /** Consumer groups as applications have them: push consumers that run until stopped, and exact pulls with a commit. */
 final class Consume {
+    private static final String FAILS = "fail-";
     private static final int PERSIST_EVERY_MS = 500;
     private static final int PULL_MESSAGES_MAX = 32;
     private static final long LOOK_AGAIN_MS = 50;
@@ -138,6 +139,7 @@ final class Consume {
             consumer.setMaxReconsumeTimes(arguments.getIntValue("attempts_max", -1));
             consumer.subscribe(arguments.getString("topic"), selector(arguments));
             int failUntil = arguments.getIntValue("fail_until_attempt");
+            boolean isByTag = arguments.getBooleanValue("fail_by_tag");
             if (arguments.getBooleanValue("orderly")) {
                 consumer.registerMessageListener((MessageListenerOrderly) (messages, context) -> {
                     note(messages, context.getMessageQueue());
@@ -146,10 +148,15 @@ final class Consume {
             } else {
                 consumer.registerMessageListener((MessageListenerConcurrently) (messages, context) -> {
                     note(messages, context.getMessageQueue());
-                    return messages.get(0).getReconsumeTimes() < failUntil
+                    return messages.get(0).getReconsumeTimes() < (isByTag ? failuresOf(messages.get(0)) : failUntil)
                         ? ConsumeConcurrentlyStatus.RECONSUME_LATER : ConsumeConcurrentlyStatus.CONSUME_SUCCESS;
                 });
             }
+        }
+
+        private static int failuresOf(MessageExt message) {
+            String tags = message.getTags();
+            return tags != null && tags.startsWith(FAILS) ? Integer.parseInt(tags.substring(FAILS.length())) : 0;
         }
 
         private void note(List<MessageExt> messages, MessageQueue queue) {

@@ -1,0 +1,113 @@
+"""What a group failed on follows it: the source is killed while messages wait for their retry, and the group goes on without it.
+
+The source delivers a first retry after 3 s; a second one waits for ten minutes, so that it is still waiting when the source dies.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from deploy.local import LocalCluster, start_clusters, stop_clusters
+from tests.acceptance.process import cluster_yaml, one_way, task_yaml
+from tests.integration.conftest import PATIENT
+
+pytestmark = [pytest.mark.rocketmq, pytest.mark.postgres, pytest.mark.timeout(300)]
+LEVELS = "1s 2s 3s 600s 5s 6s 7s 8s 9s 10s 11s 12s 13s 14s 15s 16s 17s 18s"
+TAGS = ["ok", "ok", "fail-1", "ok", "fail-2"]
+COUNT = 40
+EACH = COUNT // len(TAGS)
+SYNCED_SECONDS_MAX = 60.0
+POLL_SECONDS = 0.5
+QUIET_SECONDS = 6.0
+COMMITTED_SECONDS = 1.5
+
+
+@pytest.fixture(scope="module")
+def clusters() -> Iterator[tuple[LocalCluster, LocalCluster]]:
+    source = LocalCluster("nanjing", broker_properties=PATIENT | {"messageDelayLevel": LEVELS})
+    destination = LocalCluster("tianjin", broker_properties=PATIENT)
+    start_clusters(source, destination)
+    try:
+        yield source, destination
+    finally:
+        stop_clusters(source, destination)
+
+
+def consumed(witness, cluster, topic: str, group: str, *, expect: int, **options):
+    """Everything a push consumer saw until it had seen ``expect`` and told its broker so (twice a second)."""
+    with witness.start_consumer(cluster.name_servers, topic, group, with_properties=True, **options) as consumer:
+        consumer.wait(expect=expect, timeout_seconds=60)
+        consumer.wait(quiet_seconds=COMMITTED_SECONDS)
+    return consumer.seen
+
+
+def wait_synced(process, source, destination, groups) -> dict[str, int]:
+    """Waits until the plan has nothing left to move for these groups in their topics and retry topics; {group: seen again}."""
+    flags = ("--source", source.name, "--destination", destination.name)
+    deadline = time.monotonic() + SYNCED_SECONDS_MAX
+    while True:
+        plans = [one for one in process.answer_of("groups", "plan", "failing", *flags)["groups"] if one["group"] in groups]
+        topics = {(one["group"], one["topic"].partition(one["group"])[0]) for one in plans if one["topic"].startswith("%")}
+        rows = [queue for one in plans for queue in one["queues"]]
+        if len(topics) == len(groups) and {queue["action"] for queue in rows} == {"keep"}:
+            return {
+                group: sum(queue["seen_again"] for one in plans if one["group"] == group for queue in one["queues"]) for group in groups
+            }
+        assert time.monotonic() < deadline, f"{plans}\n{process.tail()}"
+        time.sleep(POLL_SECONDS)
+
+
+def wait_until_stored(witness, cluster, topic: str, count: int) -> None:
+    deadline = time.monotonic() + SYNCED_SECONDS_MAX
+    while topic not in witness.topics(cluster.name_servers) or (
+        sum(high for _, high in witness.offsets(cluster.name_servers, topic).values()) < count
+    ):
+        assert time.monotonic() < deadline, topic
+        time.sleep(POLL_SECONDS)
+
+
+def test_messages_that_wait_for_a_retry_survive_the_source(clusters, witness, replicator, topic_name) -> None:
+    source, destination = clusters
+    topic = topic_name("failing")
+    waiting, giving_up, stopped = (f"{topic}-{name}" for name in ("waiting", "giving-up", "stopped"))
+    witness.create_topic(source.name_servers, topic, queues=2)
+    for group in (waiting, giving_up, stopped):
+        witness.create_group(source.name_servers, group)
+    documents = [cluster_yaml(cluster.name, cluster.name_servers) for cluster in clusters]
+    body = one_way(source.name, destination.name) + "  retry: true\n  progress: {interval_seconds: 1}\n"
+    process = replicator(*documents, task_yaml("failing", topic, body), name="failing")
+    process.start()
+    process.wait_ready()
+    witness.produce(source.name_servers, topic, COUNT, with_keys=True, tags=TAGS)
+
+    # All 40, then 16 for the second time; the 8 of them that fail again wait for ten minutes.
+    seen = consumed(witness, source, topic, waiting, expect=COUNT + 2 * EACH, fail_by_tag=True)
+    failed_twice = {row.keys for row in seen if row.tags == "fail-2" and row.reconsume_times == 1}
+    assert len(seen) == COUNT + 2 * EACH
+    assert len(failed_twice) == EACH
+    # Gives up after the second attempt.
+    assert len(consumed(witness, source, topic, giving_up, expect=2 * COUNT, fail_until_attempt=9, attempts_max=1)) == 2 * COUNT
+    # Stopped after its first attempts: the retries are delivered on the source, and nobody takes them.
+    first = consumed(witness, source, topic, stopped, expect=COUNT, fail_by_tag=True)
+    assert len(first) == COUNT
+    failed_once = {row.keys for row in first if row.tags != "ok"}
+    wait_until_stored(witness, source, f"%RETRY%{stopped}", len(failed_once))
+    wait_until_stored(witness, destination, f"%DLQ%{giving_up}", COUNT)
+    planned = wait_synced(process, source, destination, (waiting, giving_up, stopped))
+    assert planned == {waiting: 0, giving_up: 0, stopped: 0}
+
+    source.kill_broker()
+    source.kill_name_server()
+    for group, expected, attempts in ((waiting, failed_twice, 2), (stopped, failed_once, 1), (giving_up, set(), 0)):
+        rows = witness.consume(destination.name_servers, topic, group, quiet_seconds=QUIET_SECONDS, with_properties=True)
+        assert sorted(row.keys for row in rows) == sorted(expected), [(group, row.topic, row.place, row.reconsume_times) for row in rows]
+        assert {row.reconsume_times for row in rows} <= {attempts}
+    dead = witness.drain(destination.name_servers, f"%DLQ%{giving_up}", expect=COUNT)
+    assert sorted(row.keys for row in dead) == sorted({row.keys for row in seen})
+    assert {row.reconsume_times for row in dead} == {2}
+    assert {row.properties["RETRY_TOPIC"] for row in dead} == {topic}
+    process.assert_no_traceback()
+    assert process.stop() < 10
