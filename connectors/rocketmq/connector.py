@@ -15,6 +15,7 @@ from connectors.rocketmq.groups import Groups
 from connectors.rocketmq.mapping import mapped
 from connectors.rocketmq.names import BARRIER_TOPIC, MARK_PREFIX, RESERVED_PROPERTIES, is_user_topic
 from connectors.rocketmq.progress import GroupProgress
+from connectors.rocketmq.proxies import ProxyMembers
 from connectors.rocketmq.remoting import bodies, headers
 from connectors.rocketmq.remoting.codes import Kind, ResponseCode, kind_of
 from connectors.rocketmq.retries import Retries, place_of, retried_topic
@@ -47,7 +48,7 @@ class RocketMQConnector:
         self._credits = ByteCredits(context.memory_bytes_max)
         self._senders: dict[str, RocketMQSender] = {}
         self._progress = GroupProgress(self._client)
-        self._groups = Groups(self._client, self._progress)
+        self._groups = Groups(self._client, self._progress, ProxyMembers(self._client, self._one_reader))
         self._retries = Retries(self._client, self._one_reader)
         self._barriers_ready: set[str] = set()
         self._batch_bytes_max = BATCH_BYTES_MAX

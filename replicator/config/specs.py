@@ -95,6 +95,7 @@ def to_task(name: str, spec: TaskSpec) -> ReplicationTask:
             local=tuple(groups.local),
             sync=spec.progress.sync,
             interval_seconds=spec.progress.interval_seconds,
+            pop_bound=spec.progress.pop_bound,
         ),
     )
 

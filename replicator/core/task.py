@@ -45,6 +45,9 @@ class TagRuleSpec:
 DEFAULT_TAGS = (TagRuleSpec("origin", "{origin}"),)
 
 
+POP_BOUND_DEFAULT = 1_000
+
+
 @dataclass(frozen=True, slots=True)
 class ProgressSpec:
     include: tuple[str, ...] = ("*",)
@@ -52,6 +55,8 @@ class ProgressSpec:
     local: tuple[str, ...] = ()
     sync: Literal["automatic", "manual"] = "automatic"
     interval_seconds: int = 5
+    pop_bound: int = POP_BOUND_DEFAULT
+    """A group that pops goes back so many messages in each queue: its offset says what was handed out, not what was processed."""
 
 
 @dataclass(frozen=True, slots=True)

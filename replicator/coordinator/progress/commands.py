@@ -10,7 +10,7 @@ from replicator.coordinator import declared
 from replicator.coordinator.connections import Connections, Link
 from replicator.coordinator.progress.knowledge import GroupKey, Known, known_of
 from replicator.coordinator.progress.loop import ProgressLoop
-from replicator.coordinator.progress.planning import REFUSE, Asked, GroupPlan, Planner, seen_again_in
+from replicator.coordinator.progress.planning import REFUSE, Asked, GroupPlan, Planner, QueuePlan, seen_again_in
 from replicator.coordinator.progress.retries import not_copied
 from replicator.coordinator.progress.routes import Direction, topics_of
 from replicator.coordinator.progress.task_sync import Seen, TaskSync
@@ -18,9 +18,11 @@ from replicator.coordinator.progress.writing import Wish, Written, keeper
 from replicator.core.errors import InvalidInput, Missing, NotConnected, Unsafe
 from replicator.core.ownership import settle
 from replicator.core.record import MessageQueue
+from replicator.core.subscriptions import BROADCAST_SUFFIX, Carried
 from replicator.store.port import Store
 
 WRITES_SHOWN_MAX = 1000
+BROADCAST_REASON = "a broadcast group: its members keep their own offsets, which nobody can set"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,16 @@ class _Scene:
     def pair(self) -> tuple[str, str]:
         return self.seen.pair
 
+    @property
+    def broadcasts(self) -> list[tuple[str, str]]:
+        """(group, topic) of broadcast groups that the source's brokers know of: they note what members pulled, for themselves."""
+        groups = self.seen.offsets[self.planner.direction.owning] or {}
+        return sorted(
+            (name.removesuffix(BROADCAST_SUFFIX), topic)
+            for name, offsets in groups.items() if name.endswith(BROADCAST_SUFFIX)
+            for topic in {queue.topic for queue in offsets} & self.planner.routes.topics.keys()
+        )  # fmt: skip
+
     def asked(self, group: str, *, may_go_back: bool = False) -> Asked:
         direction = self.planner.direction
         known = self.known.get((group, self.pair)) or Known()
@@ -79,7 +91,11 @@ class GroupCommands:
             (one.group, one.cluster): one
             for one in await self._store.group_writes(ask.task, ask.group, limit=WRITES_SHOWN_MAX)
         }
-        rows = []
+        rows: list[dict[str, Any]] = [
+            {"group": group, "topic": topic, "kind": "broadcast", "owner": None, "carried": Carried.LOCAL.value, "reason": BROADCAST_REASON,
+             "source_offsets": {}, "destination_offsets": {}, "last_write": None}
+            for group, topic in scene.broadcasts
+        ]  # fmt: skip
         for group in scene.groups:
             asked = scene.asked(group)
             for topic, there in scene.planner.routes.topics.items():
@@ -105,6 +121,7 @@ class GroupCommands:
         scene = await self._look(ask)
         chosen = await self._plans(scene, back=back)
         plans = [plan for _, found in chosen for plan in found]
+        plans += [_broadcast_plan(scene, group, topic) for group, topic in scene.broadcasts]
         return {"groups": [plan.to_json() for plan in plans], "seen_again": seen_again_in(plans)}
 
     async def sync(self, ask: Ask, *, seen_again: int | None, back: bool) -> dict[str, Any]:
@@ -245,6 +262,15 @@ class GroupCommands:
         if side is not None and side.reached and (side.raised or side.moved_ago is not None):
             return f"it moves on {name}"
         return ""
+
+
+def _broadcast_plan(scene: _Scene, group: str, topic: str) -> GroupPlan:
+    feeds = scene.planner.routes.feeds[scene.planner.routes.topics[topic]]
+    queues = tuple(
+        QueuePlan(queue, tuple((one, None) for one in owning), None, None, REFUSE, None, False, BROADCAST_REASON)
+        for queue, owning in feeds.items() if any(one.topic == topic for one in owning)
+    )  # fmt: skip
+    return GroupPlan(group, "broadcast", None, topic, queues)
 
 
 async def _places(scene: _Scene, place: Place) -> dict[MessageQueue, int]:

@@ -23,6 +23,7 @@ from replicator.core.subscriptions import Carried, Meaning, Subscription, meanin
 
 _EVERYTHING = Subscription()
 """What a group asks for of its own retry topic."""
+POP = "pop"
 MOVE, KEEP, REFUSE = "move", "keep", "refuse"
 Offsets = Mapping[MessageQueue, int]
 
@@ -123,15 +124,21 @@ class Planner:
         is_retry = is_waiting(owning[0].topic)
         if is_retry:
             feeding = tuple(pair for pair in feeding if pair[1]) or feeding[:1]  # delay levels that were never used say nothing
-        start = await self._start(asked, queue, current, is_retry=is_retry)
+        is_pop = asked.known.kinds.get(self.direction.owning) == POP
+        bound = self.direction.task.progress.pop_bound if is_pop else 0
+        start = await self._start(asked, queue, current, is_retry=is_retry, bound=bound)
+        if is_pop and isinstance(start, Start):
+            handed_out = sum(min(bound, offset or 0) for _, offset in feeding)
+            start = replace(start, seen_again_max=start.seen_again_max + handed_out)
         to = start.offset if isinstance(start, Start) else None
-        is_pop = asked.known.kinds.get(self.direction.owning) == "pop"
         exact = isinstance(start, Start) and start.exact and not is_pop
-        action, reason = _judge(asked, means, start, current, is_pop=is_pop)
+        action, reason = _judge(asked, means, start, current)
+        if is_pop:
+            reason += f"; it pops: its offset says what was handed out, so it goes back {bound} messages"
         seen_again = start.seen_again_max if isinstance(start, Start) else None
         return QueuePlan(queue, feeding, current, to, action, seen_again, exact, reason)
 
-    async def _start(self, asked: Asked, queue: MessageQueue, current: int | None, *, is_retry: bool) -> Start | NoStart:
+    async def _start(self, asked: Asked, queue: MessageQueue, current: int | None, *, is_retry: bool, bound: int) -> Start | NoStart:
         found = self._queues.get(queue)
         if found is None:
             found = self._queues[queue] = await self._look(queue)
@@ -140,7 +147,8 @@ class Planner:
         records, bounds = found
         proven = asked.known.proven(self.direction.written, queue, current)
         if not is_retry:
-            return records.start(bounds, asked.offsets, passed_through=proven)
+            offsets = {one: max(0, offset - bound) for one, offset in asked.offsets.items()} if bound else asked.offsets
+            return records.start(bounds, offsets, passed_through=proven)
         # What the group itself took from its retry topic here was processed here: nobody else consumes it.
         start = records.start(bounds, asked.offsets, passed_through=max(proven, current or 0))
         if isinstance(start, Start):
@@ -161,14 +169,12 @@ class Planner:
             return f"not known now: {error}"
 
 
-def _judge(asked: Asked, means: Meaning, start: Start | NoStart, current: int | None, *, is_pop: bool) -> tuple[str, str]:
+def _judge(asked: Asked, means: Meaning, start: Start | NoStart, current: int | None) -> tuple[str, str]:
     """What to do with one queue, and why."""
     if means.carried is not Carried.SYNCED:
         return KEEP, f"local: {means.reason}" if means.carried is Carried.LOCAL else means.reason
     if isinstance(start, NoStart):
         return REFUSE, start.reason
-    if is_pop:
-        return REFUSE, "it pops: its offset says what was handed out, not what was processed"
     if asked.active:
         return REFUSE, asked.active
     gone = f"; {start.gone} unprocessed messages have expired there" if start.gone else ""

@@ -1,6 +1,7 @@
 package witness;
 
 import com.alibaba.fastjson2.JSONObject;
+import java.lang.reflect.Method;
 import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
@@ -136,6 +137,9 @@ final class Consume {
             consumer.setPersistConsumerOffsetInterval(PERSIST_EVERY_MS);
             consumer.setConsumeFromWhere(arguments.getBooleanValue("from_first", true)
                 ? ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET : ConsumeFromWhere.CONSUME_FROM_LAST_OFFSET);
+            if (arguments.getBooleanValue("broadcast")) {
+                broadcast();
+            }
             consumer.setMaxReconsumeTimes(arguments.getIntValue("attempts_max", -1));
             consumer.subscribe(arguments.getString("topic"), selector(arguments));
             int failUntil = arguments.getIntValue("fail_until_attempt");
@@ -151,6 +155,16 @@ final class Consume {
                     return messages.get(0).getReconsumeTimes() < (isByTag ? failuresOf(messages.get(0)) : failUntil)
                         ? ConsumeConcurrentlyStatus.RECONSUME_LATER : ConsumeConcurrentlyStatus.CONSUME_SUCCESS;
                 });
+            }
+        }
+
+        /** The enum's package differs between 4.x and 5.x. */
+        @SuppressWarnings({"unchecked", "rawtypes"})
+        private void broadcast() throws ReflectiveOperationException {
+            for (Method method : DefaultMQPushConsumer.class.getMethods()) {
+                if (method.getName().equals("setMessageModel")) {
+                    method.invoke(consumer, Enum.valueOf((Class) method.getParameterTypes()[0], "BROADCASTING"));
+                }
             }
         }
 
