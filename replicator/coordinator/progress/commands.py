@@ -55,6 +55,8 @@ class _Scene:
     written: Link
     known: Mapping[GroupKey, Known]
     groups: list[str]
+    only: str | None
+    """The one group that was asked for."""
     late: Mapping[str, str]
     """Groups whose offsets on the source may not be carried over now, and why."""
 
@@ -69,6 +71,7 @@ class _Scene:
         return sorted(
             (name.removesuffix(BROADCAST_SUFFIX), topic)
             for name, offsets in groups.items() if name.endswith(BROADCAST_SUFFIX)
+            if self.only in (None, name.removesuffix(BROADCAST_SUFFIX))
             for topic in {queue.topic for queue in offsets} & self.planner.routes.topics.keys()
         )  # fmt: skip
 
@@ -232,12 +235,14 @@ class GroupCommands:
                 raise NotConnected(f"the progress on cluster {name} cannot be read now")
         groups = sync.groups_in(task, seen)
         if ask.group is not None:
-            if ask.group not in groups:
-                raise Missing(f"group {ask.group} has no progress in topics of task {ask.task}, or is not selected by it")
-            groups = [ask.group]
+            groups = [group for group in groups if group == ask.group]
         late = (await not_copied(self._store, task, links, groups)).get(ask.source, {})
         stored = sync.known or known_of(await self._store.group_states(ask.task))
-        return _Scene(sync, sync.planner(direction, assignments, source, written), seen, source, written, stored, groups, late)
+        planner = sync.planner(direction, assignments, source, written)
+        scene = _Scene(sync, planner, seen, source, written, stored, groups, ask.group, late)
+        if ask.group is not None and not groups and not scene.broadcasts:
+            raise Missing(f"group {ask.group} has no progress in topics of task {ask.task}, or is not selected by it")
+        return scene
 
     async def _plans(self, scene: _Scene, *, back: bool) -> list[tuple[Asked, list[GroupPlan]]]:
         chosen = []

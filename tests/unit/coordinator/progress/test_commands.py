@@ -85,7 +85,7 @@ async def test_a_group_goes_back_only_where_that_is_asked_for(manual):
 
 
 async def test_groups_of_the_system_and_excluded_ones_are_left_out(manual):
-    for group in ("replicator-t-sh", "CID_RMQ_SYS_x", "TOOLS_CONSUMER", "pay@broadcast", "pay"):
+    for group in ("replicator-t-sh", "CID_RMQ_SYS_x", "TOOLS_CONSUMER", "pay"):
         manual.commit("hz", group, 4)
     assert [one["group"] for one in (await manual.plan())["groups"]] == ["pay"]
     with pytest.raises(Missing, match="group TOOLS_CONSUMER"):
@@ -143,7 +143,7 @@ async def test_a_broadcast_group_is_told_of_and_never_written(manual):
     manual.commit("hz", "shout@broadcast", 4)
     (listed,) = (await manual.coordinator.groups_list(Ask("t", "hz", "sh")))["groups"]
     assert (listed["group"], listed["kind"], listed["carried"]) == ("shout", "broadcast", "local")
-    (row,) = manual.plan_of(await manual.plan(), "shout")
+    (row,) = manual.plan_of(await manual.plan("shout"), "shout")
     assert (row["action"], row["to"]) == ("refuse", None)
     assert "own offsets" in row["reason"]
     assert (await manual.sync())["moved"] == 0
