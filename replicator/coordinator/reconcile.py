@@ -18,7 +18,7 @@ from replicator.coordinator import declared, starting
 from replicator.coordinator.connections import Connections, Link
 from replicator.coordinator.declared import Declared, graph_of, rules_of
 from replicator.coordinator.identity import read_id, refuse_other_cluster
-from replicator.coordinator.retries import RetryFinder, carried_elsewhere
+from replicator.coordinator.retries import RetryFinder
 from replicator.coordinator.starting import Offsets
 from replicator.coordinator.survey import survey_flow
 from replicator.coordinator.topics import FlowRound, TopicReconciler
@@ -197,20 +197,12 @@ class Reconciler:
         refused: Refused | None = None
         if isinstance(rules, RetryRules):
             try:
-                names = (*names, *await self._failed_topics(known, rules, names))
+                names = (*names, *await self._retries.topics(flow.flow_id, rules, source, names))
             except Refused as error:
                 refused = error
         await self._reconcile_topics(known, names)
         if refused is not None:
             raise refused
-
-    async def _failed_topics(self, known: FlowRound, rules: RetryRules, names: tuple[str, ...]) -> list[str]:
-        """Of the groups that consume what the flow copies."""
-        found = await self._retries.topics(known.flow.flow_id, rules, known.source, names)
-        claims = {
-            topic: known.claims.get((known.source_id, topic, known.destination_id, rules.destination_name(topic))) for topic in found
-        }
-        return [topic for topic in found if not carried_elsewhere(claims[topic], known.flow.flow_id)]
 
     async def _reconcile_topics(self, known: FlowRound, names: tuple[str, ...]) -> None:
         rules, key = known.rules, known.key

@@ -11,7 +11,6 @@ from replicator.core.connector import KeepsProgress, KeepsRetries
 from replicator.core.errors import Refused
 from replicator.core.groups import GroupSettings
 from replicator.core.retry import RetryRules, is_waiting
-from replicator.store.port import TopicPair
 
 FOUND_FRESH_SECONDS = 4.5
 """As topics: a group that begins to consume is carried within 10 s."""
@@ -49,11 +48,6 @@ class RetryFinder:
 
     def keep(self, flow_ids: set[str]) -> None:
         self._found = {flow_id: one for flow_id, one in self._found.items() if flow_id in flow_ids}
-
-
-def carried_elsewhere(claim: TopicPair | None, flow_id: str) -> bool:
-    """Another task between the same clusters carries the same group: once is enough."""
-    return claim is not None and claim.flow_id not in (None, flow_id)
 
 
 async def make_group(source: Link, destination: Link, group: str) -> None:

@@ -33,26 +33,27 @@ async def not_copied(
         others = {other for other in links if other != name and (name, other) in task.flows}
         if link is not None and others and isinstance(link.connector, KeepsRetries):
             try:
-                late[name] = await _late_on(store, link, link.connector, others, set(groups))
+                late[name] = await _late_on(store, task.name, link, others, set(groups))
             except ReplicatorError as error:
                 late[name] = dict.fromkeys(groups, f"what waits for a retry on {name} is not known now: {error}")
     return late
 
 
-async def _late_on(store: Store, link: Link, keeper: KeepsRetries, others: set[str], groups: set[str]) -> dict[str, str]:
-    name = link.cluster.name
+async def _late_on(store: Store, task: str, link: Link, others: set[str], groups: set[str]) -> dict[str, str]:
+    name, keeper = link.cluster.name, link.connector
+    assert isinstance(keeper, KeepsRetries)
     ends = await link.ask(keeper.waiting_ends())
     existing = {topic.removeprefix(WAITING_PREFIX) for topic in await link.ask(keeper.retry_topics(sorted(groups))) if is_waiting(topic)}
     deadline = asyncio.get_running_loop().time() + COPIED_SECONDS_MAX
     while True:
-        found = [one for one in await store.assignments() if one.source == name and one.destination in others]
+        found = [one for one in await store.assignments(task=task) if one.source == name and one.destination in others]
         waiting = [one for one in found if is_waiting(one.source_queue.topic)]
         carried = {one.source_queue.topic.removeprefix(WAITING_PREFIX) for one in waiting}
         behind = {one.source_queue.topic.removeprefix(WAITING_PREFIX) for one in waiting if not _is_copied(one, ends)} & groups
         if not behind or asyncio.get_running_loop().time() > deadline:
             break
         await asyncio.sleep(LOOK_SECONDS)
-    late = dict.fromkeys(existing - carried, f"its retry topic on {name} is not carried yet")
+    late = dict.fromkeys(existing - carried, f"its retry topic on {name} is not carried by this task")
     return late | dict.fromkeys(behind, f"what it failed on is not all copied from {name} yet")
 
 
