@@ -310,6 +310,10 @@ class RocketMQConnector:
         with mapped(f"cluster {self.cluster}, ends of the schedule topic"):
             return await self._retries.ends()
 
+    async def waiting_counts(self, groups: Collection[str]) -> Mapping[str, int]:
+        with mapped(f"cluster {self.cluster}, messages waiting for a retry"):
+            return await self._retries.counts(groups, await self._groups.offsets({retry_topic(group) for group in groups}))
+
     def retried_topic(self, topic: str, properties: Mapping[str, str]) -> str | None:
         return retried_topic(topic, properties)
 

@@ -129,6 +129,10 @@ class NamespacedConnector(RocketMQConnector):
         found = await super().retry_topics([self._namespace.wired(group) for group in groups])
         return [self._namespace.bare(topic) for topic in found]
 
+    async def waiting_counts(self, groups: Collection[str]) -> Mapping[str, int]:
+        found = await super().waiting_counts([self._namespace.wired(group) for group in groups])
+        return {self._namespace.bare(group): count for group, count in found.items()}
+
     def retried_topic(self, topic: str, properties: Mapping[str, str]) -> str | None:
         found = super().retried_topic(self._namespace.wired(topic), properties)
         return None if found is None else self._namespace.bare(found)

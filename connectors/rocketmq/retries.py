@@ -35,6 +35,8 @@ SEARCH_RECORDS_MAX = 10_000
 """Schedule records of one level that are looked through, from the newest delivered one back, for the one behind a backlog."""
 LEVELS_MAX = 18
 """Queues of the schedule topic that can be read, whatever ``messageDelayLevel`` says."""
+COUNTED_RECORDS_MAX = 20_000
+"""Schedule records looked through for one answer to how many wait."""
 SEARCH_AHEAD_RECORDS = 256
 """A record may be delivered before the broker says so."""
 
@@ -117,6 +119,31 @@ class Retries:
 
     async def _end(self, queue: MessageQueue) -> int:
         return headers.read_offset(await self._client.ask(queue.broker_name, headers.max_offset(queue.topic, queue.queue_id)))
+
+    async def counts(self, groups: Collection[str], offsets: GroupOffsets) -> dict[str, int]:
+        """``offsets``: of the groups in their retry topics. What is delivered while this counts may be counted twice, never left out."""
+        found = dict.fromkeys(groups, 0)
+        for group in groups:
+            topic = await describe_topic(self._client, retry_topic(group))
+            for queue in topic.queues if topic is not None else ():
+                found[group] += max(0, await self._end(queue) - offsets.get(group, {}).get(queue, 0))
+        schedule = await describe_topic(self._client, SCHEDULE_TOPIC)
+        delivered: dict[str, _Delivered] = {}
+        left = COUNTED_RECORDS_MAX
+        for queue in schedule.queues if schedule is not None else ():
+            if queue.broker_name not in delivered:
+                answer = await self._client.ask(queue.broker_name, headers.all_delay_offsets())
+                delivered[queue.broker_name] = bodies.read_delay_offsets(answer.body)
+            position, end = delivered[queue.broker_name].get(queue.queue_id + 1, 0), await self._end(queue)
+            while position < end and left > 0:
+                records, position = await self._records(queue, position)
+                left -= len(records)
+                for record in records:
+                    real = parse_properties(record.properties).get("REAL_TOPIC", "")
+                    group = real.removeprefix(RETRY_PREFIX)
+                    if real != group and group in found:
+                        found[group] += 1
+        return {group: count for group, count in found.items() if count}
 
     async def progress(self, topics: Collection[str], offsets: GroupOffsets) -> dict[str, dict[MessageQueue, int]]:
         """{group: {queue of its waiting topic: offset}}; queues of which it cannot be said are left out. ``offsets``: of the groups in

@@ -121,6 +121,9 @@ def _show_plan(answer: Mapping[str, Any], output: Format) -> None:
     ]
     show(rows, output, empty="no groups")
     print(f"seen again in all: {answer['seen_again']}")
+    for group, count in sorted(answer.get("waiting_for_retry", {}).items()):
+        carried = "" if answer.get("retries_carried") else ", and are not carried (retry: false)"
+        print(f"{count} messages of group {group} wait for a retry{carried}")
 
 
 def _ask(yes: bool, question: str) -> None:

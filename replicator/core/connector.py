@@ -305,6 +305,11 @@ class KeepsRetries(Protocol):
         failed on by the time it moved its offset past it stands below."""
         ...
 
+    async def waiting_counts(self, groups: Collection[str]) -> Mapping[str, int]:
+        """{group: messages it failed on and has not processed since}, groups without left out; at least so many, where there are more
+        than can be looked through."""
+        ...
+
     def retried_topic(self, topic: str, properties: Mapping[str, str]) -> str | None:
         """The topic from which a record of a waiting or dead-letter topic was consumed first, None for one of another group."""
         ...

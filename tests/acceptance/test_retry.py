@@ -69,6 +69,75 @@ def wait_until_stored(witness, cluster, topic: str, count: int) -> None:
         time.sleep(POLL_SECONDS)
 
 
+def consumed_and_known(process, witness, flags, cluster, topic: str, group: str, expect: int):
+    """As ``consumed``, and what the group subscribes to has been seen: a two-way task carries no group without."""
+    with witness.start_consumer(cluster.name_servers, topic, group, fail_by_tag=True) as consumer:
+        consumer.wait(expect=expect, timeout_seconds=60)
+        deadline = time.monotonic() + SYNCED_SECONDS_MAX
+        while not _is_subscribed(process, flags, group):
+            assert time.monotonic() < deadline, process.answer_of("groups", "list", "to-and-fro", *flags)
+            time.sleep(POLL_SECONDS)
+        consumer.wait(quiet_seconds=COMMITTED_SECONDS)
+    return consumer.seen
+
+
+def _is_subscribed(process, flags, group: str) -> bool:
+    listed = process.answer_of("groups", "list", "to-and-fro", *flags, "--group", group)["groups"]
+    return bool(listed) and all(one["carried"] == "synced" for one in listed)
+
+
+def wait_kept(process, flags, group: str, owner: str):
+    deadline = time.monotonic() + SYNCED_SECONDS_MAX
+    while True:
+        plans = process.answer_of("groups", "plan", "to-and-fro", *flags, "--group", group)["groups"]
+        rows = [queue for one in plans for queue in one["queues"]]
+        if len(plans) == 2 and {one["owner"] for one in plans} == {owner} and {queue["action"] for queue in rows} == {"keep"}:
+            return plans
+        assert time.monotonic() < deadline, f"{plans}\n{process.tail()}"
+        time.sleep(POLL_SECONDS)
+
+
+def test_a_group_takes_what_waits_there_and_back(clusters, witness, replicator, topic_name) -> None:
+    here, there = clusters
+    topic = topic_name("to-and-fro")
+    group = f"{topic}-moving"
+    witness.create_topic(here.name_servers, topic, queues=1)
+    witness.create_group(here.name_servers, group)
+    documents = [cluster_yaml(cluster.name, cluster.name_servers) for cluster in clusters]
+    body = f"  mode: two-way\n  clusters: [{here.name}, {there.name}]\n  retry: true\n  progress: {{interval_seconds: 1}}\n"
+    process = replicator(*documents, task_yaml("to-and-fro", topic, body), name="to-and-fro")
+    process.start()
+    process.wait_ready()
+    process.wait_topic(witness, there.name_servers, topic)
+    to, fro = ("--source", here.name, "--destination", there.name), ("--source", there.name, "--destination", here.name)
+
+    witness.produce(here.name_servers, topic, COUNT, with_keys=True, tags=TAGS, prefix="here")
+    first = consumed_and_known(process, witness, to, here, topic, group, COUNT + 2 * EACH)
+    left = sorted(row.keys for row in first if row.tags == "fail-2" and row.reconsume_times == 1)
+    assert len(left) == EACH
+    assert all(queue["seen_again"] == 0 for one in wait_kept(process, to, group, here.name) for queue in one["queues"])
+
+    # There it gets what waits here, then fails on messages born there: one retry after 10 s, the second one after 30.
+    witness.produce(there.name_servers, topic, COUNT, with_keys=True, tags=TAGS, prefix="there")
+    second = consumed_and_known(process, witness, fro, there, topic, group, EACH + COUNT + 2 * EACH)
+    assert sorted(row.keys for row in second if row.keys.startswith("here")) == left
+    again = sorted(row.keys for row in second if row.tags == "fail-2" and row.reconsume_times == 1)
+    assert len(again) == EACH
+    plans = wait_kept(process, fro, group, there.name)
+    planned = sum(queue["seen_again"] for one in plans for queue in one["queues"])
+
+    third = consumed(witness, here, topic, group, expect=EACH, fail_by_tag=True)
+    assert set(again) <= {row.keys for row in third}
+    assert len(third) - EACH <= planned, [(row.keys, row.reconsume_times) for row in third]
+    # Each failed message was copied once, and nothing came back: two attempts here, two there.
+    process.wait_caught_up(60)
+    for cluster in clusters:
+        seen = [(row.keys, row.reconsume_times) for row in witness.drain(cluster.name_servers, f"%RETRY%{group}")]
+        assert len([one for one in seen if one[1] == 1]) == len({one for one in seen if one[1] == 1}) == 4 * EACH
+    process.assert_no_traceback()
+    assert process.stop() < 10
+
+
 def test_messages_that_wait_for_a_retry_survive_the_source(clusters, witness, replicator, topic_name) -> None:
     source, destination = clusters
     topic = topic_name("failing")
@@ -98,6 +167,9 @@ def test_messages_that_wait_for_a_retry_survive_the_source(clusters, witness, re
     wait_until_stored(witness, destination, f"%DLQ%{giving_up}", COUNT)
     planned = wait_synced(process, source, destination, (waiting, giving_up, stopped))
     assert planned == {waiting: 0, giving_up: 0, stopped: 0}
+
+    plan = process.answer_of("groups", "plan", "failing", "--source", source.name, "--destination", destination.name)
+    assert plan["waiting_for_retry"] == {waiting: EACH, stopped: len(failed_once)}
 
     source.kill_broker()
     source.kill_name_server()

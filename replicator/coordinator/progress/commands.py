@@ -11,7 +11,7 @@ from replicator.coordinator.connections import Connections, Link
 from replicator.coordinator.progress.knowledge import GroupKey, Known, known_of
 from replicator.coordinator.progress.loop import ProgressLoop
 from replicator.coordinator.progress.planning import REFUSE, Asked, GroupPlan, Planner, QueuePlan, seen_again_in
-from replicator.coordinator.progress.retries import not_copied
+from replicator.coordinator.progress.retries import not_copied, waiting_counts
 from replicator.coordinator.progress.routes import Direction, topics_of
 from replicator.coordinator.progress.task_sync import Seen, TaskSync
 from replicator.coordinator.progress.writing import Wish, Written, keeper
@@ -125,7 +125,12 @@ class GroupCommands:
         chosen = await self._plans(scene, back=back)
         plans = [plan for _, found in chosen for plan in found]
         plans += [_broadcast_plan(scene, group, topic) for group, topic in scene.broadcasts]
-        return {"groups": [plan.to_json() for plan in plans], "seen_again": seen_again_in(plans)}
+        return {
+            "groups": [plan.to_json() for plan in plans],
+            "seen_again": seen_again_in(plans),
+            "waiting_for_retry": await waiting_counts(scene.source, scene.groups),
+            "retries_carried": scene.planner.direction.task.retry,
+        }
 
     async def sync(self, ask: Ask, *, seen_again: int | None, back: bool) -> dict[str, Any]:
         """``seen_again``: what the preview said; more than that is refused. ``back``: also where that sets a group back."""

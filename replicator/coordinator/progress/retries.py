@@ -57,6 +57,14 @@ async def _late_on(store: Store, task: str, link: Link, others: set[str], groups
     return late | dict.fromkeys(behind, f"what it failed on is not all copied from {name} yet")
 
 
+async def waiting_counts(link: Link, groups: Collection[str]) -> dict[str, int]:
+    """{group: messages it failed on that wait for their next delivery on this cluster, or for the group}. Without ``retry: true``
+    they are lost to the other side once its offsets are carried over."""
+    if not groups or not isinstance(link.connector, KeepsRetries):
+        return {}
+    return dict(await link.ask(link.connector.waiting_counts(groups)))
+
+
 def _is_copied(one: Assignment, ends: Mapping[tuple[str, int], int]) -> bool:
     queue = one.source_queue
     examined = one.checkpoint.examined_through if one.checkpoint is not None else one.start_offset

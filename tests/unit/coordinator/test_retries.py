@@ -34,6 +34,9 @@ class RetryingConnector(GroupedConnector):
         queues = self.memory.queues(WAITING) if WAITING in await self.list_topics() else ()
         return {(queue.broker_name, queue.queue_id): len(self.memory.records(queue)) for queue in queues}
 
+    async def waiting_counts(self, groups):
+        return {"pay": 2}
+
     def retried_topic(self, topic, properties):
         return properties.get("RETRY_TOPIC")
 
@@ -117,6 +120,13 @@ async def test_too_many_groups_are_refused_and_topics_go_on(world, monkeypatch) 
     assert await world.assigned("hz", "sh", "orders") != []
     flow = await world.flow("hz", "sh")
     assert "0 are possible" in flow["error"]
+
+
+async def test_a_plan_says_how_many_wait_whether_or_not_they_are_carried(world) -> None:
+    await world.apply(task(retry=False))
+    await world.rounds()
+    plan = await world.plan("pay")
+    assert (plan["waiting_for_retry"], plan["retries_carried"]) == ({"pay": 2}, False)
 
 
 async def test_progress_waits_until_what_failed_is_copied(world) -> None:

@@ -152,6 +152,19 @@ async def test_a_waiting_topic_is_read_from_the_schedule_topic(connector, failin
     assert not any(topic.startswith("%WAITING%") for topic, _ in failing.broker.consumer_offsets)
 
 
+async def test_what_waits_is_counted_wherever_it_waits(connector, failing) -> None:
+    await connector.open()
+    for key in ("a", "b", "c"):
+        failing.fail(key, FIRST)
+    failing.fail("other", FIRST, group="ship")
+    failing.fail("d", SECOND)
+    failing.deliver("a", FIRST)
+    failing.deliver("b", FIRST)
+    failing.commit(1)
+    # One in the retry topic, one in each level.
+    assert await connector.waiting_counts([GROUP, "idle"]) == {GROUP: 3}
+
+
 async def test_old_brokers_say_why_they_cannot(connector, fake) -> None:
     await connector.open()
     fake.create_topic(RETRY, 1)
