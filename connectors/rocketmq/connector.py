@@ -312,7 +312,9 @@ class RocketMQConnector:
 
     async def waiting_counts(self, groups: Collection[str]) -> Mapping[str, int]:
         with mapped(f"cluster {self.cluster}, messages waiting for a retry"):
-            return await self._retries.counts(groups, await self._groups.offsets({retry_topic(group) for group in groups}))
+            names = await self._topic_names()
+            failing = [group for group in groups if retry_topic(group) in names]
+            return await self._retries.counts(failing, await self._groups.offsets({retry_topic(group) for group in failing}))
 
     def retried_topic(self, topic: str, properties: Mapping[str, str]) -> str | None:
         return retried_topic(topic, properties)

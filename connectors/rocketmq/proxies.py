@@ -14,10 +14,12 @@ from typing import Any
 
 from connectors.rocketmq.admin import describe_topic
 from connectors.rocketmq.client.client import Client
+from connectors.rocketmq.client.errors import Answered
 from connectors.rocketmq.remoting import headers
 from connectors.rocketmq.remoting.errors import ProtocolError
 from connectors.rocketmq.remoting.fastjson import loads
 from connectors.rocketmq.source import PullReader
+from replicator.core.errors import NotPermitted
 from replicator.core.groups import GroupMembers, Subscription
 from replicator.core.record import MessageQueue
 
@@ -58,7 +60,13 @@ class ProxyMembers:
         """``kind`` is told of a group that was ever seen here, also while nobody is there."""
         async with self._looking:
             if asyncio.get_running_loop().time() - self._looked_at >= LOOK_SECONDS:
-                await self._look()
+                try:
+                    await self._look()
+                except NotPermitted:
+                    pass  # Not every account may read what proxies tell each other: then nobody is seen behind them.
+                except Answered as error:
+                    if not error.concerns_rights:
+                        raise
                 self._looked_at = asyncio.get_running_loop().time()
         now_ms = self._newest[0] + (asyncio.get_running_loop().time() - self._newest[1]) * 1000
         alive = [one for one in self._groups.get(group, {}).values() if now_ms - one.seen_ms <= ALIVE_MS]
@@ -88,6 +96,8 @@ class ProxyMembers:
                     break
                 position = batch.next_offset
             self._positions[queue] = min(position, end)
+        for group, clients in self._groups.items():
+            self._groups[group] = {name: one for name, one in clients.items() if self._newest[0] - one.seen_ms <= ALIVE_MS}
 
     def _note(self, body: bytes, store_ms: int) -> None:
         try:

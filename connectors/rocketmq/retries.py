@@ -22,6 +22,7 @@ from connectors.rocketmq.remoting import bodies, headers
 from connectors.rocketmq.remoting.codes import ResponseCode
 from connectors.rocketmq.source import PullReader
 from replicator.core.correspondence import OFFSET_MAX
+from replicator.core.errors import Refused
 from replicator.core.record import MessageQueue, Record, TopicDescription, parse_properties
 from replicator.core.retry import RETRY_PREFIX, WAITING_PREFIX, dead_letter_topic, is_waiting, retry_topic, waiting_topic
 
@@ -35,6 +36,8 @@ SEARCH_RECORDS_MAX = 10_000
 """Schedule records of one level that are looked through, from the newest delivered one back, for the one behind a backlog."""
 LEVELS_MAX = 18
 """Queues of the schedule topic that can be read, whatever ``messageDelayLevel`` says."""
+OLD_BROKERS = "brokers before 4.7.1 do not let anybody read what waits for a retry"
+GROUPS_TOGETHER = 64
 COUNTED_RECORDS_MAX = 20_000
 """Schedule records looked through for one answer to how many wait."""
 SEARCH_AHEAD_RECORDS = 256
@@ -107,7 +110,7 @@ class Retries:
             return None
         schedule = await describe_topic(self._client, SCHEDULE_TOPIC)
         if schedule is None:
-            return TopicDescription(topic, (), unsupported="brokers before 4.7.1 do not let anybody read what waits for a retry")
+            return TopicDescription(topic, (), unsupported=OLD_BROKERS)
         queues = tuple(replace(queue, topic=topic) for queue in schedule.queues)
         return TopicDescription(topic, queues, readable=schedule.readable, writable=False)
 
@@ -122,15 +125,18 @@ class Retries:
 
     async def counts(self, groups: Collection[str], offsets: GroupOffsets) -> dict[str, int]:
         """``offsets``: of the groups in their retry topics. What is delivered while this counts may be counted twice, never left out."""
-        found = dict.fromkeys(groups, 0)
-        for group in groups:
-            topic = await describe_topic(self._client, retry_topic(group))
-            for queue in topic.queues if topic is not None else ():
-                found[group] += max(0, await self._end(queue) - offsets.get(group, {}).get(queue, 0))
         schedule = await describe_topic(self._client, SCHEDULE_TOPIC)
+        if schedule is None:
+            raise Refused(OLD_BROKERS)
+        found: dict[str, int] = {}
+        ordered = list(groups)
+        for start in range(0, len(ordered), GROUPS_TOGETHER):
+            together = ordered[start : start + GROUPS_TOGETHER]
+            counts = await asyncio.gather(*(self._delivered_to(group, offsets.get(group, {})) for group in together))
+            found.update(zip(together, counts, strict=True))
         delivered: dict[str, _Delivered] = {}
         left = COUNTED_RECORDS_MAX
-        for queue in schedule.queues if schedule is not None else ():
+        for queue in schedule.queues:
             if queue.broker_name not in delivered:
                 answer = await self._client.ask(queue.broker_name, headers.all_delay_offsets())
                 delivered[queue.broker_name] = bodies.read_delay_offsets(answer.body)
@@ -144,6 +150,16 @@ class Retries:
                     if real != group and group in found:
                         found[group] += 1
         return {group: count for group, count in found.items() if count}
+
+    async def _delivered_to(self, group: str, offsets: Mapping[MessageQueue, int]) -> int:
+        """Records in the group's retry topic that stand before it."""
+        retry = retry_topic(group)
+        route = await self._client.route(retry)
+        queues = [
+            MessageQueue(retry, data.broker_name, queue_id)
+            for data in (route.queues if route is not None else ()) for queue_id in range(data.read_queue_count)
+        ]  # fmt: skip
+        return sum([max(0, await self._end(queue) - offsets.get(queue, 0)) for queue in queues])
 
     async def progress(self, topics: Collection[str], offsets: GroupOffsets) -> dict[str, dict[MessageQueue, int]]:
         """{group: {queue of its waiting topic: offset}}; queues of which it cannot be said are left out. ``offsets``: of the groups in

@@ -26,14 +26,14 @@ class RetryFinder:
 
     async def topics(self, flow_id: str, rules: RetryRules, source: Link, names: Sequence[str]) -> tuple[str, ...]:
         """Of the groups that have progress in selected topics, those that exist. Raises ``Refused`` for more groups than
-        ``GROUPS_MAX``."""
+        ``GROUPS_MAX``, and where the system cannot tell."""
         now = time.monotonic()
         known = self._found.get(flow_id)
         if known is not None and now - known[0] < FOUND_FRESH_SECONDS:
             return known[1]
         connector = source.connector
         if not isinstance(connector, KeepsProgress) or not isinstance(connector, KeepsRetries):
-            return ()
+            raise Refused(f"retry: true: cluster {source.cluster.name} ({source.cluster.connector}) does not tell what waits for a retry")
         offsets = await source.ask(connector.group_offsets(rules.select(names)))
         groups = sorted(group for group in offsets if rules.carries(group))
         found = tuple(sorted(await source.ask(connector.retry_topics(groups))))

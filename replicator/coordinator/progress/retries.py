@@ -9,12 +9,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping
 
+import structlog
+
 from replicator.coordinator.connections import Link
 from replicator.core.connector import KeepsRetries
 from replicator.core.errors import ReplicatorError
 from replicator.core.retry import WAITING_PREFIX, is_waiting
 from replicator.core.task import ReplicationTask
 from replicator.store.port import Assignment, Store
+
+log = structlog.get_logger(__name__)
 
 COPIED_SECONDS_MAX = 5.0
 """Positions are stored about once a second."""
@@ -57,12 +61,16 @@ async def _late_on(store: Store, task: str, link: Link, others: set[str], groups
     return late | dict.fromkeys(behind, f"what it failed on is not all copied from {name} yet")
 
 
-async def waiting_counts(link: Link, groups: Collection[str]) -> dict[str, int]:
-    """{group: messages it failed on that wait for their next delivery on this cluster, or for the group}. Without ``retry: true``
-    they are lost to the other side once its offsets are carried over."""
-    if not groups or not isinstance(link.connector, KeepsRetries):
-        return {}
-    return dict(await link.ask(link.connector.waiting_counts(groups)))
+async def waiting_counts(link: Link, groups: Collection[str]) -> dict[str, int] | None:
+    """{group: messages it failed on that wait for their next delivery on this cluster, or for the group}, None where nobody says.
+    Without ``retry: true`` they are lost to the other side once its offsets are carried over."""
+    if not isinstance(link.connector, KeepsRetries):
+        return None
+    try:
+        return dict(await link.ask(link.connector.waiting_counts(groups)))
+    except ReplicatorError as error:
+        log.info("messages waiting for a retry not counted", cluster=link.cluster.name, error=str(error))
+        return None
 
 
 def _is_copied(one: Assignment, ends: Mapping[tuple[str, int], int]) -> bool:

@@ -8,7 +8,10 @@ import time
 import pytest
 
 from connectors.rocketmq import proxies
+from connectors.rocketmq.remoting.codes import RequestCode, ResponseCode
+from replicator.core.errors import Throttled
 from replicator.core.groups import GroupMembers, Subscription
+from tests.fakes.tcp import Refusal
 from tests.unit.rocketmq.conftest import TOPIC
 
 GRPC, REMOTING = json.dumps({"type": "GRPC_V2"}), json.dumps({"type": "REMOTING"})
@@ -70,6 +73,29 @@ async def test_what_cannot_be_read_says_nothing(connector, tell, fake) -> None:
     fake.broker.put(proxies.HEARTBEAT_TOPIC, 0, b"[1]")
     tell("one")
     assert (await connector.group_members("pay")).count == 1
+
+
+async def test_an_account_that_may_not_read_it_sees_nobody_behind_proxies(connector, tell, fake) -> None:
+    await connector.open()
+    tell("one")
+
+    def refuse(command, connection):
+        raise Refusal(ResponseCode.NO_PERMISSION, "no right to the topic")
+
+    fake.broker.handlers[RequestCode.GET_MAX_OFFSET] = refuse
+    assert await connector.group_members("pay") == GroupMembers()
+
+
+async def test_a_busy_broker_leaves_it_open_who_is_there(connector, tell, fake) -> None:
+    await connector.open()
+    tell("one")
+
+    def refuse(command, connection):
+        raise Refusal(ResponseCode.SYSTEM_BUSY, "[TIMEOUT_CLEAN_QUEUE]")
+
+    fake.broker.handlers[RequestCode.GET_MAX_OFFSET] = refuse
+    with pytest.raises(Throttled):
+        await connector.group_members("pay")
 
 
 async def test_a_retry_topic_as_only_popping_makes_one_tells_the_kind(connector, fake) -> None:
