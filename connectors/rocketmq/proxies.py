@@ -65,7 +65,7 @@ class ProxyMembers:
                 except NotPermitted:
                     pass  # Not every account may read what proxies tell each other: then nobody is seen behind them.
                 except Answered as error:
-                    if not error.concerns_rights:
+                    if not error.concerns_credentials:
                         raise
                 self._looked_at = asyncio.get_running_loop().time()
         now_ms = self._newest[0] + (asyncio.get_running_loop().time() - self._newest[1]) * 1000
