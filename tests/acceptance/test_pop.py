@@ -14,7 +14,7 @@ import pytest
 from deploy.local.proxy import LocalProxy
 from tests.acceptance.process import cluster_yaml, one_way, task_yaml
 
-pytestmark = [pytest.mark.rocketmq, pytest.mark.postgres, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.rocketmq, pytest.mark.postgres, pytest.mark.timeout(600)]
 COUNT, HANDED_OUT, ACKNOWLEDGED, BOUND, QUEUES = 200, 120, 100, 30, 2
 SECONDS_MAX = 60.0
 POLL_SECONDS = 0.5

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from deploy.local import LocalCluster, start_clusters, stop_clusters
+from deploy.local.jars import DEFAULT_VERSION
 from tests.acceptance.process import cluster_yaml, one_way, task_yaml
 from tests.integration.conftest import PATIENT
 
-pytestmark = [pytest.mark.rocketmq, pytest.mark.postgres, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.rocketmq, pytest.mark.postgres, pytest.mark.timeout(600)]
 LEVELS = "1s 2s 3s 600s 5s 6s 7s 8s 9s 10s 11s 12s 13s 14s 15s 16s 17s 18s"
 TAGS = ["ok", "ok", "fail-1", "ok", "fail-2"]
 COUNT = 40
+KNOWN = 5
 EACH = COUNT // len(TAGS)
 SYNCED_SECONDS_MAX = 60.0
 POLL_SECONDS = 0.5
@@ -25,9 +28,10 @@ QUIET_SECONDS = 6.0
 COMMITTED_SECONDS = 1.5
 
 
-@pytest.fixture(scope="module")
-def clusters() -> Iterator[tuple[LocalCluster, LocalCluster]]:
-    source = LocalCluster("nanjing", broker_properties=PATIENT | {"messageDelayLevel": LEVELS})
+@contextmanager
+def two(version: str) -> Iterator[tuple[LocalCluster, LocalCluster]]:
+    """A source of that version that retries by ``LEVELS``, and a destination."""
+    source = LocalCluster("nanjing", version=version, broker_properties=PATIENT | {"messageDelayLevel": LEVELS})
     destination = LocalCluster("tianjin", broker_properties=PATIENT)
     start_clusters(source, destination)
     try:
@@ -58,6 +62,14 @@ def wait_synced(process, source, destination, groups) -> dict[str, int]:
             }
         assert time.monotonic() < deadline, f"{plans}\n{process.tail()}"
         time.sleep(POLL_SECONDS)
+
+
+def make_known(process, witness, cluster, other, topic: str, group: str) -> None:
+    """The group has consumed a little, and what it fails on from now on is copied at once: first attempts before second ones."""
+    witness.produce(cluster.name_servers, topic, KNOWN, with_keys=True, tags="ok", prefix="known")
+    assert len(consumed(witness, cluster, topic, group, expect=KNOWN)) == KNOWN
+    process.wait_topic(witness, other.name_servers, f"%RETRY%{group}")
+    process.wait_caught_up(60)
 
 
 def wait_until_stored(witness, cluster, topic: str, count: int) -> None:
@@ -97,6 +109,12 @@ def wait_kept(process, flags, group: str, owner: str):
         time.sleep(POLL_SECONDS)
 
 
+@pytest.fixture
+def clusters(request) -> Iterator[tuple[LocalCluster, LocalCluster]]:
+    with two(getattr(request, "param", DEFAULT_VERSION)) as made:
+        yield made
+
+
 def test_a_group_takes_what_waits_there_and_back(clusters, witness, replicator, topic_name) -> None:
     here, there = clusters
     topic = topic_name("to-and-fro")
@@ -111,6 +129,7 @@ def test_a_group_takes_what_waits_there_and_back(clusters, witness, replicator, 
     process.wait_topic(witness, there.name_servers, topic)
     to, fro = ("--source", here.name, "--destination", there.name), ("--source", there.name, "--destination", here.name)
 
+    make_known(process, witness, here, there, topic, group)
     witness.produce(here.name_servers, topic, COUNT, with_keys=True, tags=TAGS, prefix="here")
     first = consumed_and_known(process, witness, to, here, topic, group, COUNT + 2 * EACH)
     left = sorted(row.keys for row in first if row.tags == "fail-2" and row.reconsume_times == 1)
@@ -138,6 +157,7 @@ def test_a_group_takes_what_waits_there_and_back(clusters, witness, replicator, 
     assert process.stop() < 10
 
 
+@pytest.mark.parametrize("clusters", [DEFAULT_VERSION, "4.9.7"], indirect=True)
 def test_messages_that_wait_for_a_retry_survive_the_source(clusters, witness, replicator, topic_name) -> None:
     source, destination = clusters
     topic = topic_name("failing")
@@ -150,6 +170,7 @@ def test_messages_that_wait_for_a_retry_survive_the_source(clusters, witness, re
     process = replicator(*documents, task_yaml("failing", topic, body), name="failing")
     process.start()
     process.wait_ready()
+    make_known(process, witness, source, destination, topic, waiting)
     witness.produce(source.name_servers, topic, COUNT, with_keys=True, tags=TAGS)
 
     # All 40, then 16 for the second time; the 8 of them that fail again wait for ten minutes.
@@ -158,13 +179,14 @@ def test_messages_that_wait_for_a_retry_survive_the_source(clusters, witness, re
     assert len(seen) == COUNT + 2 * EACH
     assert len(failed_twice) == EACH
     # Gives up after the second attempt.
-    assert len(consumed(witness, source, topic, giving_up, expect=2 * COUNT, fail_until_attempt=9, attempts_max=1)) == 2 * COUNT
+    given_up = consumed(witness, source, topic, giving_up, expect=2 * (COUNT + KNOWN), fail_until_attempt=9, attempts_max=1)
+    assert len(given_up) == 2 * (COUNT + KNOWN)
     # Stopped after its first attempts: the retries are delivered on the source, and nobody takes them.
-    first = consumed(witness, source, topic, stopped, expect=COUNT, fail_by_tag=True)
-    assert len(first) == COUNT
+    first = consumed(witness, source, topic, stopped, expect=COUNT + KNOWN, fail_by_tag=True)
+    assert len(first) == COUNT + KNOWN
     failed_once = {row.keys for row in first if row.tags != "ok"}
     wait_until_stored(witness, source, f"%RETRY%{stopped}", len(failed_once))
-    wait_until_stored(witness, destination, f"%DLQ%{giving_up}", COUNT)
+    wait_until_stored(witness, destination, f"%DLQ%{giving_up}", COUNT + KNOWN)
     planned = wait_synced(process, source, destination, (waiting, giving_up, stopped))
     assert planned == {waiting: 0, giving_up: 0, stopped: 0}
 
@@ -177,8 +199,8 @@ def test_messages_that_wait_for_a_retry_survive_the_source(clusters, witness, re
         rows = witness.consume(destination.name_servers, topic, group, quiet_seconds=QUIET_SECONDS, with_properties=True)
         assert sorted(row.keys for row in rows) == sorted(expected), [(group, row.topic, row.place, row.reconsume_times) for row in rows]
         assert {row.reconsume_times for row in rows} <= {attempts}
-    dead = witness.drain(destination.name_servers, f"%DLQ%{giving_up}", expect=COUNT)
-    assert sorted(row.keys for row in dead) == sorted({row.keys for row in seen})
+    dead = witness.drain(destination.name_servers, f"%DLQ%{giving_up}", expect=COUNT + KNOWN)
+    assert sorted(row.keys for row in dead) == sorted({row.keys for row in given_up})
     assert {row.reconsume_times for row in dead} == {2}
     assert {row.properties["RETRY_TOPIC"] for row in dead} == {topic}
     process.assert_no_traceback()
