@@ -15,8 +15,10 @@ from connectors.rocketmq.groups import Groups
 from connectors.rocketmq.mapping import mapped
 from connectors.rocketmq.names import BARRIER_TOPIC, MARK_PREFIX, RESERVED_PROPERTIES, is_user_topic
 from connectors.rocketmq.progress import GroupProgress
+from connectors.rocketmq.proxies import ProxyMembers
 from connectors.rocketmq.remoting import bodies, headers
 from connectors.rocketmq.remoting.codes import Kind, ResponseCode, kind_of
+from connectors.rocketmq.retries import Retries, place_of, retried_topic
 from connectors.rocketmq.settings import RocketMQSettings
 from connectors.rocketmq.sink import BATCH_BYTES_MAX, RocketMQSender
 from connectors.rocketmq.source import READER_GROUP, PullReader
@@ -24,6 +26,7 @@ from replicator.core.connector import ClusterDescription, ConnectorContext, Send
 from replicator.core.errors import Fenced, NotConnected
 from replicator.core.groups import GroupMembers, GroupSettings, OffsetWritten
 from replicator.core.record import MessageQueue, OffsetRange, QueueSpread, TopicDescription
+from replicator.core.retry import WAITING_PREFIX, is_waiting, retry_topic
 
 BARRIER_POLL_SECONDS = 0.005
 BARRIER_PULL_RECORDS = 32
@@ -32,8 +35,8 @@ POSITIONS_TOGETHER = 64
 
 
 class RocketMQConnector:
-    """Implements ``Connector``, ``FencesSource``, ``ListsSenders``, ``TellsRetention``, ``RemovesGroups`` and
-    ``TunesSource``."""
+    """Implements ``Connector``, ``FencesSource``, ``ListsSenders``, ``TellsRetention``, ``RemovesGroups``,
+    ``KeepsProgress``, ``KeepsRetries`` and ``TunesSource``."""
 
     kind = "rocketmq"
     reserved_properties: Collection[bytes] = RESERVED_PROPERTIES
@@ -45,7 +48,8 @@ class RocketMQConnector:
         self._credits = ByteCredits(context.memory_bytes_max)
         self._senders: dict[str, RocketMQSender] = {}
         self._progress = GroupProgress(self._client)
-        self._groups = Groups(self._client, self._progress)
+        self._groups = Groups(self._client, self._progress, ProxyMembers(self._client, self._one_reader))
+        self._retries = Retries(self._client, self._one_reader)
         self._barriers_ready: set[str] = set()
         self._batch_bytes_max = BATCH_BYTES_MAX
 
@@ -107,7 +111,7 @@ class RocketMQConnector:
 
     async def describe_topic(self, topic: str) -> TopicDescription | None:
         with mapped(f"cluster {self.cluster}, topic {topic}"):
-            return await admin.describe_topic(self._client, topic)
+            return await (self._retries.describe(topic) if is_waiting(topic) else admin.describe_topic(self._client, topic))
 
     async def create_topic(self, description: TopicDescription, spread: Sequence[QueueSpread]) -> None:
         with mapped(f"cluster {self.cluster}, topic {description.name}"):
@@ -117,6 +121,7 @@ class RocketMQConnector:
 
     async def offset_range(self, queue: MessageQueue) -> OffsetRange:
         with mapped(f"cluster {self.cluster}, queue {queue}"):
+            queue = place_of(queue)
             connection = await self._client.connect(queue.broker_name)
             lowest, highest = await asyncio.gather(
                 connection.ask(headers.min_offset(queue.topic, queue.queue_id)),
@@ -128,6 +133,7 @@ class RocketMQConnector:
             return OffsetRange(max(0, headers.read_offset(lowest)), headers.read_offset(highest))
 
     async def offset_at(self, queue: MessageQueue, timestamp_ms: int) -> int:
+        queue = place_of(queue)
         bounds = await self.offset_range(queue)
         if bounds.min_offset >= bounds.max_offset:
             return bounds.max_offset
@@ -141,9 +147,10 @@ class RocketMQConnector:
             return await self._progress.offset(group, queue)
 
     async def publish_position(self, group: str, positions: Mapping[MessageQueue, int]) -> None:
+        real = [(queue, offset) for queue, offset in positions.items() if not is_waiting(queue.topic)]
         with mapped(f"cluster {self.cluster}, group {group}"):
-            for start in range(0, len(positions), POSITIONS_TOGETHER):
-                together = list(positions.items())[start : start + POSITIONS_TOGETHER]
+            for start in range(0, len(real), POSITIONS_TOGETHER):
+                together = real[start : start + POSITIONS_TOGETHER]
                 await asyncio.gather(*(self._publish(group, queue, offset) for queue, offset in together))
 
     async def _publish(self, group: str, queue: MessageQueue, offset: int) -> None:
@@ -159,7 +166,10 @@ class RocketMQConnector:
     # Records
 
     def reader(self, queue: MessageQueue, offset: int, *, prefetch: bool = True) -> PullReader:
-        return PullReader(self._client, self._credits, self.cluster, queue, offset, prefetch=prefetch)
+        return PullReader(self._client, self._credits, self.cluster, place_of(queue), offset, prefetch=prefetch)
+
+    def _one_reader(self, queue: MessageQueue, offset: int) -> PullReader:
+        return PullReader(self._client, self._credits, self.cluster, queue, offset, prefetch=False)
 
     def sender(self, broker_name: str) -> RocketMQSender:
         sender = self._senders.get(broker_name)
@@ -253,8 +263,18 @@ class RocketMQConnector:
     # KeepsProgress
 
     async def group_offsets(self, topics: Collection[str]) -> Mapping[str, Mapping[MessageQueue, int]]:
+        waiting = {topic for topic in topics if is_waiting(topic)}
+        retries = {retry_topic(topic.removeprefix(WAITING_PREFIX)) for topic in waiting}
         with mapped(f"cluster {self.cluster}, progress of groups"):
-            return await self._groups.offsets(topics)
+            known = await self._groups.offsets({*topics, *retries})
+            if not waiting:
+                return known
+            found = {
+                group: {queue: offset for queue, offset in offsets.items() if queue.topic in topics} for group, offsets in known.items()
+            }
+            for group, offsets in (await self._retries.progress(waiting, known)).items():
+                found.setdefault(group, {}).update(offsets)
+        return {group: offsets for group, offsets in found.items() if offsets}
 
     async def group_settings(self) -> Mapping[str, GroupSettings]:
         with mapped(f"cluster {self.cluster}, groups"):
@@ -289,6 +309,24 @@ class RocketMQConnector:
     async def set_topic_writable(self, topic: str, writable: bool) -> bool:
         with mapped(f"cluster {self.cluster}, topic {topic}"):
             return await pending.set_topic_writable(self._client, topic, writable)
+    # KeepsRetries
+
+    async def retry_topics(self, groups: Collection[str]) -> Collection[str]:
+        with mapped(f"cluster {self.cluster}"):
+            return self._retries.existing(groups, await self._topic_names())
+
+    async def waiting_ends(self) -> Mapping[tuple[str, int], int]:
+        with mapped(f"cluster {self.cluster}, ends of the schedule topic"):
+            return await self._retries.ends()
+
+    async def waiting_counts(self, groups: Collection[str]) -> Mapping[str, int]:
+        with mapped(f"cluster {self.cluster}, messages waiting for a retry"):
+            names = await self._topic_names()
+            failing = [group for group in groups if retry_topic(group) in names]
+            return await self._retries.counts(failing, await self._groups.offsets({retry_topic(group) for group in failing}))
+
+    def retried_topic(self, topic: str, properties: Mapping[str, str]) -> str | None:
+        return retried_topic(topic, properties)
 
     # RemovesGroups
 

@@ -17,10 +17,12 @@ from connectors.rocketmq.admin import require_brokers
 from connectors.rocketmq.client.client import Client
 from connectors.rocketmq.client.errors import Answered, Unreachable
 from connectors.rocketmq.progress import GroupProgress
+from connectors.rocketmq.proxies import ProxyMembers
 from connectors.rocketmq.remoting import bodies, headers
 from connectors.rocketmq.remoting.codes import ResponseCode, describe
 from replicator.core.groups import GroupMembers, GroupSettings, OffsetWritten, Subscription
 from replicator.core.record import MessageQueue
+from replicator.core.retry import RETRY_PREFIX
 
 WRITES_TOGETHER = 64
 RESET_SWITCH = "useServerSideResetOffset"
@@ -34,9 +36,12 @@ _SUCCESS_OR_OFFLINE = (int(ResponseCode.SUCCESS), int(ResponseCode.CONSUMER_NOT_
 class Groups:
     """Raises ``Unreachable``, ``Answered``, ``ProtocolError``; the connector maps them."""
 
-    def __init__(self, client: Client, progress: GroupProgress) -> None:
+    def __init__(self, client: Client, progress: GroupProgress, behind_proxies: ProxyMembers) -> None:
         self._client = client
         self._progress = progress
+        self._behind_proxies = behind_proxies
+        self._pops: set[str] = set()
+        """Groups with progress in a retry topic as only popping makes one."""
 
     async def _brokers(self) -> list[str]:
         """Without any, as while a cluster starts, nobody knows anything: that is not the same as no groups and no progress."""
@@ -49,6 +54,8 @@ class Groups:
         for broker_name in await self._brokers():
             answer = await self._client.ask(broker_name, headers.all_consumer_offsets())
             for (topic, group), offsets in bodies.read_consumer_offsets(answer.body).items():
+                if _is_pop_retry(topic, group):
+                    self._pops.add(group)
                 if topic in wanted:
                     queues = found.setdefault(group, {})
                     queues.update((MessageQueue(topic, broker_name, queue_id), offset) for queue_id, offset in offsets.items())
@@ -91,13 +98,17 @@ class Groups:
                 connections = bodies.read_consumer_connections(answer.body)
                 clients.update(connection.client_id for connection in connections.connections)
                 seen.append(connections)
+        there = await self._behind_proxies.members(group)
+        pops = "pop" if group in self._pops else ""
         if not seen:
-            return GroupMembers()
+            return replace(there, kind=there.kind or pops)
         subscriptions = [_subscriptions(one, group) for one in seen]
-        return GroupMembers(
-            len(clients), _KINDS.get(seen[0].consume_type, ""), any(one.message_model == "BROADCASTING" for one in seen),
-            subscriptions[0], all(one == subscriptions[0] for one in subscriptions),
-        )
+        if there.count:
+            subscriptions.append(there.subscriptions)
+        kind = there.kind or pops or _KINDS.get(seen[0].consume_type, "")
+        broadcasting = there.broadcasting or any(one.message_model == "BROADCASTING" for one in seen)
+        agree = all(one == subscriptions[0] for one in subscriptions)
+        return GroupMembers(len(clients) + there.count, kind, broadcasting, subscriptions[0], agree)
 
     async def can_reset_exactly(self, broker_name: str) -> bool:
         version = _version(await self._client.version(broker_name))
@@ -171,6 +182,12 @@ def _subscriptions(connections: bodies.ConsumerConnections, group: str) -> tuple
         for topic, (text, kind) in sorted(connections.subscriptions.items())
         if not topic.startswith(f"%RETRY%{group}")
     )
+
+
+def _is_pop_retry(topic: str, group: str) -> bool:
+    """``%RETRY%group_topic`` or ``%RETRY%group+topic``: where what was popped and not acknowledged comes back."""
+    own = RETRY_PREFIX + group
+    return topic.startswith((f"{own}_", f"{own}+"))
 
 
 def _version(text: str) -> tuple[int, ...]:

@@ -16,8 +16,9 @@ from connectors.rocketmq.source import PullReader
 from replicator.core.connector import AppendOutcome, ClusterDescription, ConnectorContext, SendPermit
 from replicator.core.groups import GroupMembers, GroupSettings, OffsetWritten
 from replicator.core.record import AppendBatch, MessageQueue, OffsetRange, QueueSpread, TopicDescription
+from replicator.core.retry import DEAD_LETTER_PREFIX, RETRY_PREFIX, WAITING_PREFIX
 
-_GROUP_TOPIC_PREFIXES = ("%RETRY%", "%DLQ%")
+_GROUP_TOPIC_PREFIXES = (RETRY_PREFIX, DEAD_LETTER_PREFIX, WAITING_PREFIX)
 
 
 class Namespace:
@@ -126,6 +127,18 @@ class NamespacedConnector(RocketMQConnector):
 
     async def set_topic_writable(self, topic: str, writable: bool) -> bool:
         return await super().set_topic_writable(self._namespace.wired(topic), writable)
+
+    async def retry_topics(self, groups: Collection[str]) -> Collection[str]:
+        found = await super().retry_topics([self._namespace.wired(group) for group in groups])
+        return [self._namespace.bare(topic) for topic in found]
+
+    async def waiting_counts(self, groups: Collection[str]) -> Mapping[str, int]:
+        found = await super().waiting_counts([self._namespace.wired(group) for group in groups])
+        return {self._namespace.bare(group): count for group, count in found.items()}
+
+    def retried_topic(self, topic: str, properties: Mapping[str, str]) -> str | None:
+        found = super().retried_topic(self._namespace.wired(topic), properties)
+        return None if found is None else self._namespace.bare(found)
 
     async def remove_group(self, group: str) -> None:
         await super().remove_group(self._namespace.wired(group))

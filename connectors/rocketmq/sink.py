@@ -172,7 +172,8 @@ class RocketMQSender:
     def _command(self, queue: MessageQueue, batch: AppendBatch) -> RemotingCommand:
         target = headers.SendTarget(
             SENDER_GROUP, queue.topic, queue.queue_id, batch.born_timestamp_ms, batch.encoding & message.SysFlag.CARRIED,
-            batch.reconsume_times, RETRY_TIMES_MAX if queue.topic.startswith(RETRY_PREFIX) else None,
+            # A count above the most allowed would send the message to the dead letters.
+            batch.reconsume_times, max(RETRY_TIMES_MAX, batch.reconsume_times) if queue.topic.startswith(RETRY_PREFIX) else None,
         )
         if len(batch) == 1 and self._needs_single(queue, batch):
             return headers.send_single(target, bytes(batch.bodies[0]), batch.properties[0], batch.flags[0])

@@ -10,7 +10,7 @@ import fcntl
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +21,7 @@ VERSIONS = ("4.4.0", "4.9.7", "5.3.3", "5.4.0")
 CACHE_VARIABLE = "REPLICATOR_LAB_CACHE"
 
 GROUP_ID = "org.apache.rocketmq"
+PROXY_ARTIFACT_IDS = ("rocketmq-proxy",)
 ARTIFACT_IDS = ("rocketmq-namesrv", "rocketmq-broker", "rocketmq-tools", "rocketmq-client")
 DEPENDENCY_PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:{version}:copy-dependencies"
 DEPENDENCY_PLUGIN_VERSION = "3.8.1"
@@ -49,14 +50,25 @@ def java_tool(name: str) -> str:
 
 def fetch_jars(version: str = DEFAULT_VERSION) -> Path:
     """Folder with all jars of *version*; fetched when it is not there yet. May block for minutes on a cold machine."""
+    return _fetched(version, version, ARTIFACT_IDS)
+
+
+def fetch_proxy_jars(version: str = DEFAULT_VERSION) -> Path:
+    """Likewise of the proxy, which 5.x has; apart from the others, since few need it."""
+    if version.startswith("4."):
+        raise LabProblem(f"RocketMQ {version} has no proxy.")
+    return _fetched(version, f"{version}-proxy", PROXY_ARTIFACT_IDS)
+
+
+def _fetched(version: str, folder: str, artifact_ids: Sequence[str]) -> Path:
     if version not in VERSIONS:
         raise LabProblem(f"RocketMQ {version} is not pinned here; known versions: {', '.join(VERSIONS)}.")
-    home = cache_root() / "rocketmq" / version
+    home = cache_root() / "rocketmq" / folder
     if not home.is_dir():
         home.parent.mkdir(parents=True, exist_ok=True)
-        with exclusive(home.parent / f"{version}.lock"):
+        with exclusive(home.parent / f"{folder}.lock"):
             if not home.is_dir():
-                _fetch(version, home)
+                _fetch(version, home, artifact_ids)
     return home / "lib"
 
 
@@ -68,7 +80,7 @@ def exclusive(path: Path) -> Iterator[None]:
         yield
 
 
-def _fetch(version: str, home: Path) -> None:
+def _fetch(version: str, home: Path, artifact_ids: Sequence[str]) -> None:
     maven = shutil.which("mvn")
     if maven is None:
         raise LabProblem(
@@ -76,10 +88,10 @@ def _fetch(version: str, home: Path) -> None:
         )
     java_tool("java")
     # Holding the lock makes a partial folder an orphan of a fetch that died.
-    partial = home.parent / f"{version}.partial"
+    partial = home.parent / f"{home.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "lib").mkdir(parents=True)
-    (partial / "pom.xml").write_text(pom_of(version))
+    (partial / "pom.xml").write_text(pom_of(version, artifact_ids))
     goal = DEPENDENCY_PLUGIN.format(version=DEPENDENCY_PLUGIN_VERSION)
     command = [maven, "-q", "-B", "-f", str(partial / "pom.xml"), goal, f"-DoutputDirectory={partial / 'lib'}", "-DincludeScope=runtime"]
     # Maven remembers a failed look-up; -U makes the second try ask again.
@@ -99,11 +111,11 @@ def _fetch(version: str, home: Path) -> None:
     raise LabProblem(f"Maven could not fetch RocketMQ {version}: " + " | ".join(errors[:ERROR_LINES_MAX]))
 
 
-def pom_of(version: str) -> str:
-    """A pom that depends on the servers, the tools and the client of one RocketMQ version."""
+def pom_of(version: str, artifact_ids: Sequence[str] = ARTIFACT_IDS) -> str:
+    """A pom that depends on these parts of one RocketMQ version."""
     dependencies = "\n".join(
         f"    <dependency><groupId>{GROUP_ID}</groupId><artifactId>{artifact}</artifactId><version>{version}</version></dependency>"
-        for artifact in ARTIFACT_IDS
+        for artifact in artifact_ids
     )
     return f"""<?xml version="1.0" encoding="UTF-8"?>
 <project xmlns="http://maven.apache.org/POM/4.0.0">

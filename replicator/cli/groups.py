@@ -127,6 +127,11 @@ def _show_plan(answer: Mapping[str, Any], output: Format) -> None:
     ]
     show(rows, output, empty="no groups")
     print(f"seen again in all: {answer['seen_again']}")
+    if answer.get("waiting_for_retry") is None:
+        print("how many messages wait for a retry is not known")
+    for group, count in sorted((answer.get("waiting_for_retry") or {}).items()):
+        carried = "" if answer.get("retries_carried") else ", and are not carried (retry: false)"
+        print(f"{count} messages of group {group} wait for a retry{carried}")
 
 
 def _ask(yes: bool, question: str) -> None:

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from replicator.config.problems import nearest_text
 from replicator.core.sql92 import FILTER_CHARACTERS_MAX
 from replicator.core.tags import TAG_RULES_MAX
-from replicator.core.task import StartPoint
+from replicator.core.task import POP_BOUND_DEFAULT, StartPoint
 
 API_VERSION = "replicator/v1"
 NAME_CHARACTERS_MAX = 40
@@ -165,6 +165,10 @@ class Progress(_Model):
     groups: Groups = Groups()
     sync: Literal["automatic", "manual"] = "automatic"
     interval_seconds: int = Field(default=5, ge=1, le=86_400)
+    pop_bound: int = Field(
+        default=POP_BOUND_DEFAULT, ge=0, le=RATE_MAX,
+        description="Messages of a queue that a popping group may have been handed and not acknowledged: it starts so many earlier.",
+    )
 
 
 class Limits(_Model):
@@ -184,7 +188,7 @@ class TaskSpec(_Model):
     tags: list[TagRule] = Field(default=[TagRule(key="origin", value="{origin}")], max_length=TAG_RULES_MAX)
     filter: str = Field(default="", max_length=FILTER_CHARACTERS_MAX, description="SQL92 on properties.")
     delayed: Literal["when-delivered", "ahead"] = Field(default="when-delivered", description="ahead: not available in this version.")
-    retry: bool = Field(default=False, description="true: not available in this version.")
+    retry: bool = Field(default=False, description="true: what groups failed on, waiting for a retry or given up, is carried too.")
     relay: bool = False
     progress: Progress = Progress()
     limits: Limits = Limits()

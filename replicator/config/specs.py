@@ -60,6 +60,8 @@ def task_to_spec(task: ReplicationTask) -> dict[str, Any]:
         "on_refused": task.on_refused,
         "on_history_change": task.on_history_change,
     }
+    if task.retry:
+        spec["retry"] = True
     if progress := _progress_json(task.progress):
         spec["progress"] = progress
     return spec
@@ -83,6 +85,7 @@ def to_task(name: str, spec: TaskSpec) -> ReplicationTask:
         relay=spec.relay,
         messages_per_second_max=spec.limits.messages_per_second,
         bytes_per_second_max=spec.limits.bytes_per_second,
+        retry=spec.retry,
         tune_source=spec.tune_source,
         on_refused=spec.on_refused,
         on_history_change=spec.on_history_change,
@@ -92,6 +95,7 @@ def to_task(name: str, spec: TaskSpec) -> ReplicationTask:
             local=tuple(groups.local),
             sync=spec.progress.sync,
             interval_seconds=spec.progress.interval_seconds,
+            pop_bound=spec.progress.pop_bound,
         ),
     )
 
@@ -106,8 +110,6 @@ def unavailable_in(spec: TaskSpec) -> list[Finding]:
     findings: list[Finding] = []
     if spec.delayed == "ahead":
         findings.append((("delayed",), f"ahead: {NOT_AVAILABLE}"))
-    if spec.retry:
-        findings.append((("retry",), f"true: {NOT_AVAILABLE}"))
     return findings
 
 

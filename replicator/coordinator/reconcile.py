@@ -18,6 +18,7 @@ from replicator.coordinator import declared, starting
 from replicator.coordinator.connections import Connections, Link
 from replicator.coordinator.declared import Declared, graph_of, rules_of
 from replicator.coordinator.identity import read_id, refuse_other_cluster
+from replicator.coordinator.retries import RetryFinder
 from replicator.coordinator.starting import Offsets
 from replicator.coordinator.survey import survey_flow
 from replicator.coordinator.topics import FlowRound, TopicReconciler
@@ -26,6 +27,7 @@ from replicator.coordinator.tuning import Tuner
 from replicator.core.errors import NotConnected, Refused, ReplicatorError, Throttled, Unsafe
 from replicator.core.graph import GraphFlow
 from replicator.core.patterns import TopicRules
+from replicator.core.retry import RetryRules, group_behind, retry_rules_of
 from replicator.core.task import ReplicationTask
 from replicator.store.port import Flow, Store, StoreUnavailable, TopicPair
 
@@ -60,6 +62,7 @@ class Reconciler:
         self._instance = instance
         self._topics = TopicReconciler(store, self.troubles)
         self._tuner = Tuner(store)
+        self._retries = RetryFinder()
         self._running: dict[str, asyncio.Task[None]] = {}
         self._starts: dict[str, tuple[int, Offsets]] = {}
         self._identified: dict[str, tuple[Link, float]] = {}
@@ -124,6 +127,7 @@ class Reconciler:
         pairs = await self._store.pairs()
         claims = {(p.source_cluster_id, p.source_topic, p.destination_cluster_id, p.destination_topic): p for p in pairs}
         self.troubles.keep_flows(_key(flow) for flow in known.flows)
+        self._retries.keep({flow.flow_id for flow in known.flows})
         self._starts = {flow.flow_id: self._starts[flow.flow_id] for flow in known.flows if flow.flow_id in self._starts}
         return _World(known, generations, tuple(graph_of(known.tasks.values())), claims)
 
@@ -186,15 +190,23 @@ class Reconciler:
         assignments: dict[int, list[Any]] = {}
         for assignment in await self._store.assignments(flow_id=flow.flow_id):
             assignments.setdefault(assignment.pair_id, []).append(assignment)
-        rules = rules_of(task)
+        rules = retry_rules_of(task) if task.retry else rules_of(task)
         known = FlowRound(
             flow, task, rules, source, destination, source_id, destination_id, world.graph, starts, pairs, world.claims, assignments,
         )  # fmt: skip
+        refused: Refused | None = None
+        if isinstance(rules, RetryRules):
+            try:
+                names = (*names, *await self._retries.topics(flow.flow_id, rules, source, names))
+            except Refused as error:
+                refused = error
         await self._reconcile_topics(known, names)
+        if refused is not None:
+            raise refused
 
     async def _reconcile_topics(self, known: FlowRound, names: tuple[str, ...]) -> None:
         rules, key = known.rules, known.key
-        for topic in [topic for topic in known.pairs if not rules.matches(topic)]:
+        for topic in [topic for topic in known.pairs if not _is_selected(rules, topic)]:
             await self._release(known.flow, known.pairs.pop(topic))
         colliding = _losers(rules, names, known.pairs)
         # Topics we copy stay in view when they are gone from the list: only the cluster itself can say that they do not exist.
@@ -271,6 +283,11 @@ class Reconciler:
         offsets = starting.offsets_of(start for topic in survey.topics for start in topic.starts)
         await starting.write_down(self._store, flow, task.start, offsets)
         return offsets
+
+
+def _is_selected(rules: TopicRules, topic: str) -> bool:
+    """No pattern of a task means the topics of groups: ``retry: true`` does."""
+    return rules.matches(topic) and (group_behind(topic) is None or isinstance(rules, RetryRules))
 
 
 def _key(flow: Flow) -> FlowKey:

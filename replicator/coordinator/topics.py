@@ -9,6 +9,7 @@ import structlog
 
 from replicator.coordinator import starting
 from replicator.coordinator.connections import Link
+from replicator.coordinator.retries import make_group
 from replicator.coordinator.starting import Offsets
 from replicator.coordinator.survey import refusal
 from replicator.coordinator.troubles import FlowKey, Trouble, Troubles
@@ -17,6 +18,7 @@ from replicator.core.graph import GraphFlow, judge_topic
 from replicator.core.patterns import TopicRules
 from replicator.core.queues import counts_by_broker, destination_of, ordered_refusal, plan_queue_map, plan_spread
 from replicator.core.record import MessageQueue, TopicDescription
+from replicator.core.retry import WAITING_PREFIX, group_behind, is_waiting, retry_topic
 from replicator.core.task import ReplicationTask
 from replicator.store.port import Assignment, Conflict, Flow, NewAssignment, Store, TopicPair
 
@@ -81,11 +83,25 @@ class TopicReconciler:
             raise Refused(reason)
         if pair is None:
             pair = known.pairs[topic] = await self.store.claim_pair(known.flow.flow_id, topic, arrives)
+        if is_waiting(topic) and not is_running:
+            await make_group(known.source, known.destination, topic.removeprefix(WAITING_PREFIX))
         if there is None:
-            there = await self._create(known, source, arrives)
+            there = await self._create(known, await self._shape(known, source), arrives)
         return await self._assign(known, pair, source, there)
 
+    async def _shape(self, known: FlowRound, source: TopicDescription) -> TopicDescription:
+        """What a topic of the destination is created like. Delay levels are no queues of a retry topic."""
+        if not is_waiting(source.name):
+            return source
+        name = retry_topic(source.name.removeprefix(WAITING_PREFIX))
+        found = await known.source.describe(name)
+        if found is None:
+            raise Refused(f"topic {name} is not found on {known.flow.source}")
+        return found
+
     def _judge(self, known: FlowRound, topic: str) -> None:
+        if group_behind(topic) is not None:
+            return  # It goes one hop only, and the claim sees to it that one flow carries it.
         flow = next(one for one in known.graph if (one.task, one.source, one.destination) == known.key)
         findings = judge_topic(known.graph, flow, topic)
         if findings:

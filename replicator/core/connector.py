@@ -310,6 +310,32 @@ class ClosesTopics(Protocol):
 
 
 @runtime_checkable
+class KeepsRetries(Protocol):
+    """Ability: what a group failed on can be read before it is delivered again (``core.retry`` has the names).
+
+    A waiting topic is described, read and bounded like any other topic, and ``group_offsets`` answers for it; nothing is ever
+    appended to it. All raise ``NotConnected``, ``NotPermitted``, ``Throttled``, ``Refused``."""
+
+    async def retry_topics(self, groups: Collection[str]) -> Collection[str]:
+        """The waiting and dead-letter topics of these groups that exist now."""
+        ...
+
+    async def waiting_ends(self) -> Mapping[tuple[str, int], int]:
+        """{(broker name, queue id): max offset} of every waiting topic: the groups of a broker share one place. What a group had
+        failed on by the time it moved its offset past it stands below."""
+        ...
+
+    async def waiting_counts(self, groups: Collection[str]) -> Mapping[str, int]:
+        """{group: messages it failed on and has not processed since}, groups without left out; at least so many, where there are more
+        than can be looked through."""
+        ...
+
+    def retried_topic(self, topic: str, properties: Mapping[str, str]) -> str | None:
+        """The topic from which a record of a waiting or dead-letter topic was consumed first, None for one of another group."""
+        ...
+
+
+@runtime_checkable
 class TunesSource(Protocol):
     """Ability: the limits of a source's brokers to what one read returns can be raised while they run."""
 

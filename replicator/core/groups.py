@@ -23,9 +23,9 @@ class GroupMembers:
     """Who consumes with a group now, as one cluster's brokers see it."""
 
     count: int = 0
-    """Clients connected to the brokers themselves; consumers behind a proxy may be missing."""
+    """Clients connected to the brokers themselves, and those behind proxies that tell."""
     kind: str = ""
-    """``push``, ``pull``, ``pop`` or empty where nobody is online or the brokers do not say."""
+    """``push``, ``pull``, ``pop`` or empty where the brokers do not say. Of a group that pops also while nobody is online."""
     broadcasting: bool = False
     """Each client keeps its own progress: nothing to sync."""
     subscriptions: tuple[Subscription, ...] = ()

@@ -156,6 +156,10 @@ class WrittenQueue:
         copies += [(g.destination, g.destination + g.length) for one in self.feeding for g in one.copies.ghosts()]
         return list(Intervals(sorted(copies)).gaps(0, known))
 
+    def unknown_between(self, start: int, end: int) -> int:
+        """Records in ``[start, end)`` that no offset of the owning side judges."""
+        return self._holding.count(start, end)
+
     def start(
         self,
         bounds: OffsetRange,

@@ -26,6 +26,11 @@ CONSTANT_SHARE = 8
 _STAMP_NEEDLE = b"\x02" + STAMP_NAME + b"\x01"
 
 
+_COLUMNS = (
+    "offsets", "store_timestamps_ms", "born_timestamps_ms", "bodies", "properties", "flags", "encodings", "reconsume_times",
+)
+
+
 @dataclass(slots=True)
 class Decided:
     """What one batch comes to. Columns are of equal length: the records to copy, in source order."""
@@ -37,6 +42,8 @@ class Decided:
     properties: Sequence[bytes]
     flags: Sequence[int]
     encodings: Sequence[int]
+    reconsume_times: Sequence[int] = ()
+    """Empty where the source does not tell."""
     holes: list[tuple[int, int, str]] = field(default_factory=list)
     """(source_start, length, reason) of what is not copied, ascending, neighbours of one reason merged."""
     examined_through: int = 0
@@ -50,9 +57,10 @@ class Decided:
 
     def select(self, keep: Sequence[int]) -> None:
         """Leaves only the records at these indices."""
-        for column in ("offsets", "store_timestamps_ms", "born_timestamps_ms", "bodies", "properties", "flags", "encodings"):
+        for column in _COLUMNS:
             values = getattr(self, column)
-            setattr(self, column, [values[i] for i in keep])
+            if values:
+                setattr(self, column, [values[i] for i in keep])
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +102,7 @@ class Stamper:
         holes = _gaps(offsets, position, batch.next_offset)
         decided = Decided(
             offsets, batch.store_timestamps_ms, batch.born_timestamps_ms, batch.bodies, (), batch.flags, batch.encodings,
-            holes, batch.next_offset,
+            batch.reconsume_times, holes, batch.next_offset,
         )
         if not offsets:
             return decided

@@ -45,6 +45,9 @@ class TagRuleSpec:
 DEFAULT_TAGS = (TagRuleSpec("origin", "{origin}"),)
 
 
+POP_BOUND_DEFAULT = 1_000
+
+
 @dataclass(frozen=True, slots=True)
 class ProgressSpec:
     include: tuple[str, ...] = ("*",)
@@ -52,6 +55,8 @@ class ProgressSpec:
     local: tuple[str, ...] = ()
     sync: Literal["automatic", "manual"] = "automatic"
     interval_seconds: int = 5
+    pop_bound: int = POP_BOUND_DEFAULT
+    """A group that pops goes back so many messages in each queue: its offset says what was handed out, not what was processed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,7 @@ class ReplicationTask:
     relay: bool = False
     messages_per_second_max: int | None = None
     bytes_per_second_max: int | None = None
+    retry: bool = False
     tune_source: bool = False
     on_refused: Literal["park", "stop"] = "park"
     on_history_change: Literal["stop", "continue"] = "stop"
@@ -97,7 +103,7 @@ def lock_group(cluster_id: str) -> str:
 # Fields of ReplicationTask that may change while it runs; a change of any other is refused (exit 4).
 LIVE_FIELDS = frozenset({
     "include", "exclude", "filter", "tags", "messages_per_second_max", "bytes_per_second_max", "progress",
-    "on_refused", "on_history_change", "create", "tune_source",
+    "on_refused", "on_history_change", "create", "tune_source", "retry",
 })
 
 # States of an assignment; a flow's state is that of its worst queue, in this order from best to worst.

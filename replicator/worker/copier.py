@@ -17,6 +17,7 @@ from dataclasses import replace
 from replicator.core.connector import AppendOutcome, NotStored, QueueReader, Stored, Unknown
 from replicator.core.errors import Fenced, HistoryChanged, NotConnected, Refused, ReplicatorError, Throttled
 from replicator.core.record import AppendBatch, RecordBatch
+from replicator.core.retry import takes_one_at_a_time
 from replicator.core.stamping import Decided, Stamper
 from replicator.store.port import Assignment, Progress, Store, StoreUnavailable
 from replicator.worker.fence import Permit
@@ -77,7 +78,8 @@ class Copier:
         self._task: asyncio.Task[None] | None = None
         self._parked_in_row = 0
         self._append_bytes_max = min(APPEND_BYTES_TARGET, flow.append_bytes_max)
-        self._append_records_max = min(APPEND_RECORDS_MAX, flow.append_records_max)
+        self._one_at_a_time = takes_one_at_a_time(assignment.destination_queue.topic)
+        self._append_records_max = 1 if self._one_at_a_time else min(APPEND_RECORDS_MAX, flow.append_records_max)
 
     def __str__(self) -> str:
         return f"{self.assignment.source}: {self.assignment.source_queue} -> {self.assignment.destination}"
@@ -393,6 +395,7 @@ class Copier:
         batch = AppendBatch(
             decided.bodies[begin:end], decided.properties[begin:end], decided.flags[begin:end], decided.encodings[begin],
             decided.born_timestamps_ms[begin],
+            decided.reconsume_times[begin] if self._one_at_a_time and decided.reconsume_times else 0,
         )
         refusal = await self._append(batch, decided, begin, end)
         if refusal is None:

@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from replicator.core.connector import Connector
+from replicator.core.connector import Connector, KeepsRetries
+from replicator.core.patterns import TopicRules
 from replicator.core.provenance import Provenance
+from replicator.core.retry import group_behind
 from replicator.core.sql92 import compile_filter
 from replicator.core.stamp import Place, stamp_prefix
 from replicator.core.stamping import Stamper, TagSource
@@ -68,10 +70,25 @@ class FlowContext:
 
     def make_stamper(self, assignment: Assignment, epoch: int, seen: dict[str, int]) -> Stamper:
         source, put = self.place_of_source(assignment), self.place_of_destination(assignment)
-        provenance = Provenance(source, put.cluster_id, relay=self.task.relay, seen=seen)
-        matches: Callable[[dict[str, str]], bool] | None = compile_filter(self.task.filter).matches if self.task.filter else None
+        topic = source.queue.topic
+        # What groups failed on goes one hop only: nobody looks for a second way of it.
+        provenance = Provenance(source, put.cluster_id, relay=self.task.relay and group_behind(topic) is None, seen=seen)
         prefix = stamp_prefix(assignment.flow_id, put, source, epoch)
-        return Stamper(prefix, self._tags(assignment), self.source.reserved_properties, provenance, matches)
+        return Stamper(prefix, self._tags(assignment), self.source.reserved_properties, provenance, self._filter(topic))
+
+    def _filter(self, topic: str) -> Callable[[dict[str, str]], bool] | None:
+        """Which records of a source topic are copied, by their properties; None: all."""
+        passes: Callable[[dict[str, str]], bool] | None = compile_filter(self.task.filter).matches if self.task.filter else None
+        keeper = self.source
+        if group_behind(topic) is None or not isinstance(keeper, KeepsRetries):
+            return passes
+        rules = TopicRules(self.task.include, self.task.exclude, self.task.rename)
+
+        def is_carried(properties: dict[str, str]) -> bool:
+            consumed_from = keeper.retried_topic(topic, properties)
+            return consumed_from is not None and rules.matches(consumed_from) and (passes is None or passes(properties))
+
+        return is_carried
 
     def _tags(self, assignment: Assignment) -> TagSource:
         def compiled_for(origin: str, region: str) -> CompiledTags:

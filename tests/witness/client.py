@@ -206,7 +206,8 @@ class Witness:
         """Starts a push consumer and returns once it holds queues. *expression_type*: ``TAG`` or ``SQL92``.
 
         Options: *from_first* (default on), *orderly*, *fail_until_attempt* (answers RECONSUME_LATER until a message has
-        been retried that often), *attempts_max*, *with_properties*, *with_body*, *timeout_seconds* (for the queues).
+        been retried that often), *fail_by_tag* (so does each message tagged ``fail-N``, N times), *attempts_max*,
+        *broadcast* (offsets stay in a file of the client), *with_properties*, *with_body*, *timeout_seconds* (for the queues).
         """
         handle = f"consumer-{next(self._ids)}"
         arguments = {"timeout_seconds": 60.0, **options, "expression": expression, "expression_type": expression_type}

@@ -132,12 +132,17 @@ def find_blockers(
     waiting: Uncopied,
     sightings: Mapping[str, Sighting],
     flow: Sequence[Assignment],
+    retries: Mapping[str, int],
 ) -> list[Blocker]:
+    """``retries``: {group: messages it failed on that wait on the side left}, as far as that side answers."""
     found = [*_members(move, scene, chosen), *_refused(move, chosen), *_flow(move, flow)]
     sighting = sightings.get(move.left)
     if scene.source is None:
         found.append(_last_read(move, scene, sighting))
     found += _pending(move, sighting)
+    if retries and not scene.task.retry:
+        text = f"{sum(retries.values())} messages wait on {move.left} for a retry, and stay there without retry: true"
+        found.append(Blocker("pending-retry", WARNS, text, tuple(sorted(retries))))
     if waiting.messages is None:
         found.append(Blocker("not-copied", WARNS, f"how many messages of {move.left} are not on {move.target} is not known"))
     elif waiting.messages:
@@ -206,7 +211,7 @@ def _last_read(move: Move, scene: Scene, sighting: Sighting | None) -> Blocker:
 
 def _pending(move: Move, sighting: Sighting | None) -> list[Blocker]:
     words = {
-        "delayed": "delayed messages wait for their time", "timed": "timed messages wait for their time",
+        "delayed": "delayed messages, messages in retry among them, wait for their time", "timed": "timed messages wait for their time",
         "half": "transactions are not decided",
     }  # fmt: skip
     counts: Mapping[str, int] = sighting.info.get("pending", {}) if sighting is not None else {}

@@ -12,6 +12,7 @@ from replicator.coordinator.failover.assessing import Assessment, Move, find_blo
 from replicator.coordinator.failover.origins import origin_plans, return_plans
 from replicator.coordinator.failover.runner import FailoverRunner
 from replicator.coordinator.progress.loop import ProgressLoop
+from replicator.coordinator.progress.retries import waiting_counts
 from replicator.coordinator.progress.scene import look
 from replicator.core.errors import InvalidInput, Missing, Unsafe
 from replicator.core.failover import FAILBACK, FAILOVER, Course, begin, steps_of
@@ -81,7 +82,8 @@ class FailoverCommands:
         waiting = await uncopied(scene.assignments, scene.source, move.left, move.target, topic)
         if move.kind == FAILBACK and not flow:
             waiting = replace(waiting, messages=None)
-        blockers = find_blockers(move, scene, chosen, waiting, sightings, flow)
+        retries = await waiting_counts(scene.source, scene.groups) if scene.source is not None else None
+        blockers = find_blockers(move, scene, chosen, waiting, sightings, flow, retries or {})
         steps = steps_of(move.kind, move.options, is_two_way=task.mode == "two-way")
         is_back = move.kind == FAILBACK
         origins = [] if is_back else await origin_plans(scene, topic)

@@ -8,16 +8,19 @@ from typing import Any
 
 from replicator.coordinator.connections import Connections
 from replicator.coordinator.progress.loop import ProgressLoop
-from replicator.coordinator.progress.planning import REFUSE, Asked, GroupPlan, seen_again_in
+from replicator.coordinator.progress.planning import REFUSE, Asked, GroupPlan, QueuePlan, seen_again_in
+from replicator.coordinator.progress.retries import waiting_counts
 from replicator.coordinator.progress.scene import Scene, look
 from replicator.coordinator.progress.task_sync import TaskSync
 from replicator.coordinator.progress.writing import Wish, Written
 from replicator.core.errors import InvalidInput, Missing, Unsafe
 from replicator.core.ownership import settle
 from replicator.core.record import MessageQueue
+from replicator.core.subscriptions import Carried
 from replicator.store.port import Store
 
 WRITES_SHOWN_MAX = 1000
+BROADCAST_REASON = "a broadcast group: its members keep their own offsets, which nobody can set"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,11 @@ class GroupCommands:
             (one.group, one.cluster): one
             for one in await self._store.group_writes(ask.task, ask.group, limit=WRITES_SHOWN_MAX)
         }
-        rows = []
+        rows: list[dict[str, Any]] = [
+            {"group": group, "topic": topic, "kind": "broadcast", "owner": None, "carried": Carried.LOCAL.value, "reason": BROADCAST_REASON,
+             "source_offsets": {}, "destination_offsets": {}, "last_write": None}
+            for group, topic in scene.broadcasts
+        ]  # fmt: skip
         for group in scene.groups:
             asked = scene.asked(group)
             for topic, there in scene.planner.routes.topics.items():
@@ -79,7 +86,13 @@ class GroupCommands:
         scene = await self._look(ask)
         chosen = await scene.plans(back=back, running=running)
         plans = [plan for _, found in chosen for plan in found]
-        return {"groups": [plan.to_json() for plan in plans], "seen_again": seen_again_in(plans)}
+        plans += [_broadcast_plan(scene, group, topic) for group, topic in scene.broadcasts]
+        return {
+            "groups": [plan.to_json() for plan in plans],
+            "seen_again": seen_again_in(plans),
+            "waiting_for_retry": None if scene.source is None else await waiting_counts(scene.source, scene.groups),
+            "retries_carried": scene.planner.direction.task.retry,
+        }
 
     async def sync(self, ask: Ask, *, seen_again: int | None, back: bool, running: bool = False) -> dict[str, Any]:
         """``seen_again``: what the preview said; more than that is refused. ``back``: also where that sets a group back. ``running``:
@@ -170,6 +183,15 @@ class GroupCommands:
 
     async def _look(self, ask: Ask) -> Scene:
         return await look(self._store, self._connections, self._loop.of(ask.task), (ask.source, ask.destination), ask.group)
+
+
+def _broadcast_plan(scene: Scene, group: str, topic: str) -> GroupPlan:
+    feeds = scene.planner.routes.feeds[scene.planner.routes.topics[topic]]
+    queues = tuple(
+        QueuePlan(queue, tuple((one, None) for one in owning), None, None, REFUSE, None, False, BROADCAST_REASON)
+        for queue, owning in feeds.items() if any(one.topic == topic for one in owning)
+    )  # fmt: skip
+    return GroupPlan(group, "broadcast", None, topic, queues)
 
 
 async def _places(scene: Scene, place: Place) -> dict[MessageQueue, int]:

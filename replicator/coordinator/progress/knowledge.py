@@ -29,12 +29,13 @@ class Known:
 
     def learn(self, cluster: str, members: GroupMembers) -> bool:
         """Keeps what the members on ``cluster`` ask for. True if that was news."""
-        if not members.count:
-            return False
         before = (dict(self.subscriptions), set(self.disagreed), dict(self.kinds))
+        if members.kind:
+            self.kinds[cluster] = members.kind
+        if not members.count:
+            return before[2] != self.kinds
         for one in members.subscriptions:
             self.subscriptions[cluster, one.topic] = Subscription(one.expression, one.expression_type, members.broadcasting)
-        self.kinds[cluster] = members.kind
         (self.disagreed.discard if members.agree else self.disagreed.add)(cluster)
         return before != (self.subscriptions, self.disagreed, self.kinds)
 

@@ -7,7 +7,7 @@ to be disturbed, and only then where it has to start.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from replicator.coordinator.connections import Link
@@ -18,9 +18,13 @@ from replicator.core.errors import ReplicatorError
 from replicator.core.offset_map import ContradictoryMap
 from replicator.core.progress import NoStart, Start, WrittenQueue
 from replicator.core.record import MessageQueue, OffsetRange
-from replicator.core.subscriptions import SYNCED, Carried, Meaning, meaning
+from replicator.core.retry import is_waiting
+from replicator.core.subscriptions import SYNCED, Carried, Meaning, Subscription, meaning
 
+_EVERYTHING = Subscription()
+"""What a group asks for of its own retry topic."""
 _STOP_IT = "a broker of this version sets a running group by time only, never exactly: stop it first"
+POP = "pop"
 MOVE, KEEP, REFUSE = "move", "keep", "refuse"
 Offsets = Mapping[MessageQueue, int]
 
@@ -75,6 +79,8 @@ class Asked:
     """On the written side."""
     active: str = ""
     """Why the written side may not be disturbed, or empty."""
+    late: str = ""
+    """Why the offsets may not be carried over now, or empty."""
     may_go_back: bool = False
     running: bool = False
     """A person says that it may be set although it is active, where that can be done exactly."""
@@ -109,8 +115,8 @@ class Planner:
             asked.group,
             self.direction.task.progress,
             is_two_way=self.direction.is_two_way,
-            owning=known.subscriptions.get((owning, topic)),
-            written=known.subscriptions.get((written, self.routes.topics[topic])),
+            owning=_EVERYTHING if is_waiting(topic) else known.subscriptions.get((owning, topic)),
+            written=_EVERYTHING if is_waiting(topic) else known.subscriptions.get((written, self.routes.topics[topic])),
             changed_properties=self.changed_properties,
         )
         disagreeing = sorted(known.disagreed & {owning, written})
@@ -132,15 +138,24 @@ class Planner:
     async def _queue(self, asked: Asked, means: Meaning, queue: MessageQueue, owning: list[MessageQueue]) -> QueuePlan:
         feeding = tuple((one, asked.offsets.get(one)) for one in owning)
         current = asked.current.get(queue)
-        start = await self._start(asked, queue, current)
+        is_retry = is_waiting(owning[0].topic)
+        if is_retry:
+            feeding = tuple(pair for pair in feeding if pair[1]) or feeding[:1]  # delay levels that were never used say nothing
+        is_pop = asked.known.kinds.get(self.direction.owning) == POP
+        bound = self.direction.task.progress.pop_bound if is_pop else 0
+        start = await self._start(asked, queue, current, is_retry=is_retry, bound=bound)
+        if is_pop and isinstance(start, Start):
+            handed_out = sum(min(bound, offset or 0) for _, offset in feeding)
+            start = replace(start, seen_again_max=start.seen_again_max + handed_out)
         to = start.offset if isinstance(start, Start) else None
-        is_pop = asked.known.kinds.get(self.direction.owning) == "pop"
         exact = isinstance(start, Start) and start.exact and not is_pop
-        action, reason = _judge(asked, means, queue, start, current, is_pop=is_pop)
+        action, reason = _judge(asked, means, queue, start, current)
+        if is_pop:
+            reason += f"; it pops: its offset says what was handed out, so it goes back {bound} messages"
         seen_again = start.seen_again_max if isinstance(start, Start) else None
         return QueuePlan(queue, feeding, current, to, action, seen_again, exact, reason)
 
-    async def _start(self, asked: Asked, queue: MessageQueue, current: int | None) -> Start | NoStart:
+    async def _start(self, asked: Asked, queue: MessageQueue, current: int | None, *, is_retry: bool, bound: int) -> Start | NoStart:
         found = self._queues.get(queue)
         if found is None:
             found = self._queues[queue] = await self._look(queue)
@@ -148,7 +163,16 @@ class Planner:
             return NoStart(found)
         records, bounds = found
         proven = asked.known.proven(self.direction.written, queue, current)
-        return records.start(bounds, asked.offsets, passed_through=proven)
+        if not is_retry:
+            offsets = {one: max(0, offset - bound) for one, offset in asked.offsets.items()} if bound else asked.offsets
+            return records.start(bounds, offsets, passed_through=proven)
+        # What the group itself took from its retry topic here was processed here: nobody else consumes it.
+        start = records.start(bounds, asked.offsets, passed_through=max(proven, current or 0))
+        if isinstance(start, Start):
+            # Failed here, and carried to the owning side when that was its place: it may have been processed there.
+            unknown = records.unknown_between(start.offset, bounds.max_offset)
+            start = replace(start, seen_again_max=start.seen_again_max + unknown)
+        return start
 
     async def _look(self, queue: MessageQueue) -> tuple[WrittenQueue, OffsetRange] | str:
         """Bounds after the maps: what was stored in between is taken for a record that nobody knows, never for the end."""
@@ -164,16 +188,14 @@ class Planner:
             return f"not known now: {error}"
 
 
-def _judge(
-    asked: Asked, means: Meaning, queue: MessageQueue, start: Start | NoStart, current: int | None, *, is_pop: bool
-) -> tuple[str, str]:
+def _judge(asked: Asked, means: Meaning, queue: MessageQueue, start: Start | NoStart, current: int | None) -> tuple[str, str]:
     """What to do with one queue, and why."""
     if means.carried is not Carried.SYNCED:
         return KEEP, f"local: {means.reason}" if means.carried is Carried.LOCAL else means.reason
     if isinstance(start, NoStart):
         return REFUSE, start.reason
-    if is_pop:
-        return REFUSE, "it pops: its offset says what was handed out, not what was processed"
+    if asked.late:
+        return REFUSE, asked.late
     can_reset = asked.resets_exactly.get(queue.broker_name, False)
     if asked.active and not (asked.running and can_reset):
         return REFUSE, f"{asked.active}; {'--running sets it all the same, exactly' if can_reset else _STOP_IT}"

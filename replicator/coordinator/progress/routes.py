@@ -9,6 +9,7 @@ from typing import Protocol
 from replicator.core.offset_map import OffsetMap
 from replicator.core.progress import WrittenQueue
 from replicator.core.record import MessageQueue
+from replicator.core.retry import is_waiting
 from replicator.core.task import ReplicationTask
 from replicator.store.port import Assignment
 
@@ -60,12 +61,22 @@ def pairs_of(task: ReplicationTask) -> list[tuple[str, str]]:
     return sorted({pair_of(*flow) for flow in task.flows})
 
 
+def topics_of(pair: tuple[str, str], assignments: Iterable[Assignment]) -> dict[str, set[str]]:
+    """{cluster: topics in which the progress of groups matters between the two}."""
+    topics: dict[str, set[str]] = {name: set() for name in pair}
+    for one in assignments:
+        if {one.source, one.destination} == set(pair):
+            topics[one.source].add(one.source_queue.topic)
+            topics[one.destination].add(one.destination_queue.topic)
+    return topics
+
+
 def routes_of(direction: Direction, assignments: Iterable[Assignment]) -> Routes:
     found: set[tuple[MessageQueue, MessageQueue]] = set()
     for one in assignments:
         if (one.source, one.destination) == (direction.owning, direction.written):
             found.add((one.destination_queue, one.source_queue))
-        elif (one.source, one.destination) == (direction.written, direction.owning):
+        elif (one.source, one.destination) == (direction.written, direction.owning) and not is_waiting(one.source_queue.topic):
             found.add((one.source_queue, one.destination_queue))
     routes = Routes()
     for written, owning in sorted(found):

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from replicator.coordinator import declared
 from replicator.coordinator.connections import Connections, Link
 from replicator.coordinator.progress.knowledge import GroupKey, Known, known_of
 from replicator.coordinator.progress.planning import Asked, GroupPlan, Planner
-from replicator.coordinator.progress.routes import Direction, Routes, pair_of, routes_of
+from replicator.coordinator.progress.retries import not_copied
+from replicator.coordinator.progress.routes import Direction, pair_of, topics_of
 from replicator.coordinator.progress.task_sync import GroupOffsets, Seen, TaskSync
 from replicator.coordinator.progress.writing import keeper
 from replicator.core.errors import Missing, NotConnected
 from replicator.core.ownership import settle
 from replicator.core.record import MessageQueue
+from replicator.core.subscriptions import BROADCAST_SUFFIX
 from replicator.core.task import ReplicationTask
 from replicator.store.port import Assignment, Store
 
@@ -31,6 +33,10 @@ class Scene:
     known: Mapping[GroupKey, Known]
     groups: list[str]
     assignments: list[Assignment]
+    only: str | None = None
+    """The one group that was asked for."""
+    late: Mapping[str, str] = field(default_factory=dict)
+    """Groups whose offsets on the source may not be carried over now, and why."""
     _resets_exactly: dict[str, bool] | None = None
 
     @property
@@ -41,11 +47,22 @@ class Scene:
     def pair(self) -> tuple[str, str]:
         return self.seen.pair
 
+    @property
+    def broadcasts(self) -> list[tuple[str, str]]:
+        """(group, topic) of broadcast groups that the source's brokers know of: they note what members pulled, for themselves."""
+        groups = self.seen.offsets[self.planner.direction.owning] or {}
+        return sorted(
+            (name.removesuffix(BROADCAST_SUFFIX), topic)
+            for name, offsets in groups.items() if name.endswith(BROADCAST_SUFFIX)
+            if self.only in (None, name.removesuffix(BROADCAST_SUFFIX))
+            for topic in {queue.topic for queue in offsets} & self.planner.routes.topics.keys()
+        )  # fmt: skip
+
     def asked(self, group: str, *, may_go_back: bool = False) -> Asked:
         direction = self.planner.direction
         known = self.known.get((group, self.pair)) or Known()
         offsets, current = self.seen.of(direction.owning, group), self.seen.of(direction.written, group)
-        return Asked(group, known, offsets, current, may_go_back=may_go_back)
+        return Asked(group, known, offsets, current, late=self.late.get(group, ""), may_go_back=may_go_back)
 
     def settled(self, group: str, owner: str) -> Known:
         """``owner`` is the side that counts, by a person's word; what both sides show now is where movement begins."""
@@ -116,22 +133,23 @@ async def look(
     for link in (source, written):
         if link is not None:
             keeper(link)
-    routes = routes_of(Direction(task, *pair), assignments)
-    seen = await sync.read(pair, routes, {owning: source, written_name: written})
+    links = {owning: source, written_name: written}
+    topics = topics_of(pair, assignments)
+    seen = await sync.read(pair, topics, links)
     stored = sync.known or known_of(await store.group_states(sync.name))
     if seen.offsets[owning] is None and source_may_be_away:
-        source = None
-        seen = Seen(pair, {**seen.offsets, owning: last_seen(stored, pair, owning, routes)})
+        source = links[owning] = None
+        seen = Seen(pair, {**seen.offsets, owning: last_seen(stored, pair, owning, assignments)})
     for name, offsets in seen.offsets.items():
         if offsets is None:
             raise NotConnected(f"the progress on cluster {name} cannot be read now")
-    groups = sync.groups_in(task, seen)
-    if group is not None:
-        if group not in groups:
-            raise Missing(f"group {group} has no progress in topics of task {sync.name}, or is not selected by it")
-        groups = [group]
+    groups = [one for one in sync.groups_in(task, seen) if group in (None, one)]
+    late = (await not_copied(store, task, links, groups)).get(owning, {})
     planner = sync.planner(Direction(task, owning, written_name), assignments, source, written)
-    return Scene(sync, planner, seen, source, written, stored, groups, assignments)
+    scene = Scene(sync, planner, seen, source, written, stored, groups, assignments, group, late)
+    if group is not None and not groups and not scene.broadcasts:
+        raise Missing(f"group {group} has no progress in topics of task {sync.name}, or is not selected by it")
+    return scene
 
 
 async def _source(connections: Connections, known: declared.Declared, name: str, *, may_be_away: bool) -> Link | None:
@@ -143,10 +161,14 @@ async def _source(connections: Connections, known: declared.Declared, name: str,
         raise
 
 
-def last_seen(stored: Mapping[GroupKey, Known], pair: tuple[str, str], cluster: str, routes: Routes) -> GroupOffsets:
-    """Offsets on a cluster as of the last time it was read. ``routes``: from the first of the pair to the second."""
-    first = cluster == pair[0]
-    queues = {str(queue): queue for queue in _queues(routes, first=first)}
+def last_seen(
+    stored: Mapping[GroupKey, Known], pair: tuple[str, str], cluster: str, assignments: Sequence[Assignment]
+) -> GroupOffsets:
+    """Offsets on a cluster as of the last time it was read."""
+    queues = {
+        str(queue): queue for one in assignments if {one.source, one.destination} == set(pair)
+        for name, queue in ((one.source, one.source_queue), (one.destination, one.destination_queue)) if name == cluster
+    }  # fmt: skip
     found: dict[str, dict[MessageQueue, int]] = {}
     for (group, where), known in stored.items():
         side = known.ownership.sides.get(cluster)
@@ -155,8 +177,3 @@ def last_seen(stored: Mapping[GroupKey, Known], pair: tuple[str, str], cluster: 
             if offsets:
                 found[group] = offsets
     return found
-
-
-def _queues(routes: Routes, *, first: bool) -> set[MessageQueue]:
-    feeds = [one for by_queue in routes.feeds.values() for one in by_queue.items()]
-    return {one for _, owning in feeds for one in owning} if first else {written for written, _ in feeds}

@@ -7,7 +7,7 @@ groups at once; everything stored is stored for all of them at once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -17,7 +17,8 @@ from replicator.coordinator.declared import Declared
 from replicator.coordinator.progress.knowledge import GroupKey, Known, known_of, row_of
 from replicator.coordinator.progress.pending import PendingCounts
 from replicator.coordinator.progress.planning import Asked, GroupPlan, Planner
-from replicator.coordinator.progress.routes import Direction, Maps, Routes, pair_of, pairs_of, routes_of
+from replicator.coordinator.progress.retries import not_copied
+from replicator.coordinator.progress.routes import Direction, Maps, pair_of, pairs_of, routes_of, topics_of
 from replicator.coordinator.progress.writing import Wish, Writer, Written, keeper
 from replicator.core.connector import KeepsProgress
 from replicator.core.errors import ReplicatorError, Unsafe
@@ -25,6 +26,7 @@ from replicator.core.groups import GroupMembers
 from replicator.core.ownership import IDLE_INTERVALS_MIN, Decision, Observation, Ownership, SideSeen, observe
 from replicator.core.patterns import compile_pattern
 from replicator.core.record import MessageQueue
+from replicator.core.retry import is_waiting
 from replicator.core.subscriptions import never_synced
 from replicator.core.task import ProgressSpec, ReplicationTask
 from replicator.store.port import Assignment, Store
@@ -48,7 +50,7 @@ _NONE: Mapping[MessageQueue, int] = {}
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Both sides of one pair as of one reading; None: not reached. Topics of ``routes`` are those of the first side."""
+    """Both sides of one pair as of one reading; None: not reached."""
 
     pair: tuple[str, str]
     offsets: Mapping[str, GroupOffsets | None]
@@ -115,13 +117,16 @@ class TaskSync:
         links = {name: await self.link(declared, name) for name in task.clusters}
         reached: set[str] = set()
         for pair in pairs_of(task):
-            routes = routes_of(Direction(task, *pair), assignments)
-            if not routes.topics:
+            topics = topics_of(pair, assignments)
+            if not any(topics.values()):
                 continue
-            seen = await self.read(pair, routes, links)
+            both = {name: links[name] for name in pair}
+            seen = await self.read(pair, topics, both)
             decisions = await self._observe(task, seen, follows=follows)
             if task.progress.sync == "automatic":
-                await self._write_changes(task, declared, seen, links, assignments, decisions)
+                late = await not_copied(self._store, task, both, self.groups_in(task, seen))
+                ready = [(group, one) for group, one in decisions if group not in late.get(one.owner or "", {})]
+                await self._write_changes(task, declared, seen, links, assignments, ready)
             news = {(group, pair): known for group, known in self._news if self.known.get((group, pair)) is known}
             await self.save({**self._moved, **news})
             self._news.clear()
@@ -136,9 +141,8 @@ class TaskSync:
             log.info("progress not read", cluster=name, error=str(error))
             return None
 
-    async def read(self, pair: tuple[str, str], routes: Routes, links: Mapping[str, Link | None]) -> Seen:
-        """``routes``: from the first of the pair to the second."""
-        topics = {pair[0]: routes.topics.keys(), pair[1]: set(routes.topics.values())}
+    async def read(self, pair: tuple[str, str], topics: Mapping[str, Collection[str]], links: Mapping[str, Link | None]) -> Seen:
+        """``topics``: of each side."""
         return Seen(pair, {name: await self._offsets(link, sorted(topics[name])) for name, link in links.items()})
 
     async def _offsets(self, link: Link | None, topics: Sequence[str]) -> GroupOffsets | None:
@@ -207,7 +211,7 @@ class TaskSync:
         for name in seen.pair:
             offsets = None
             if seen.offsets[name] is not None:
-                offsets = {self._name(queue): offset for queue, offset in seen.of(name, key[0]).items()}
+                offsets = {self._name(queue): offset for queue, offset in seen.of(name, key[0]).items() if not is_waiting(queue.topic)}
             members = True if self._has_members(name, key[0]) else None
             sides[name] = SideSeen(offsets, members, written.get(name, {}))
         return Observation(sides, follows)

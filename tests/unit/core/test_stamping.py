@@ -128,3 +128,10 @@ def test_runs_of_constant_reserved_properties_go_in_one_piece_and_odd_ones_one_b
     for _ in range(2):  # the second batch uses what the first one taught
         decided = stamper.decide(make_batch(properties), 10)
         assert list(decided.properties) == [expected_properties(p, 10 + i) for i, p in enumerate(properties)]
+
+
+def test_attempts_stay_with_their_records() -> None:
+    batch = make_batch([b"KEYS\x01%d\x02" % index for index in range(4)])
+    batch.reconsume_times = [0, 1, 2, 3]
+    decided = make_stamper(matches=lambda properties: properties["KEYS"] in ("1", "3")).decide(batch, 10)
+    assert (list(decided.offsets), list(decided.reconsume_times)) == ([11, 13], [1, 3])

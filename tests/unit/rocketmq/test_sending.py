@@ -165,6 +165,10 @@ async def test_retry_topics_are_sent_singly_with_their_limit(fake, connector, qu
     single = AppendBatch([b"x"], [b"k\x01v\x02"], [0], reconsume_times=3)
     assert await append(connector, retry, single, Asked()) == Stored(0)
     assert (seen[0].ext_fields["j"], seen[0].ext_fields["l"]) == ("3", "16")
+    # A group may allow more attempts than usual: above its limit the broker would make a dead letter of it.
+    often = AppendBatch([b"x"], [b"k\x01v\x02"], [0], reconsume_times=20)
+    assert await append(connector, retry, often, Asked()) == Stored(1)
+    assert (seen[1].ext_fields["j"], seen[1].ext_fields["l"]) == ("20", "20")
 
 
 async def test_a_secret_that_cannot_be_read_blocks_the_queue(fake, queue, monkeypatch):

@@ -105,7 +105,7 @@ async def test_a_group_goes_back_only_where_that_is_asked_for(manual):
 
 
 async def test_groups_of_the_system_and_excluded_ones_are_left_out(manual):
-    for group in ("replicator-t-sh", "CID_RMQ_SYS_x", "TOOLS_CONSUMER", "pay@broadcast", "pay"):
+    for group in ("replicator-t-sh", "CID_RMQ_SYS_x", "TOOLS_CONSUMER", "pay"):
         manual.commit("hz", group, 4)
     assert [one["group"] for one in (await manual.plan())["groups"]] == ["pay"]
     with pytest.raises(Missing, match="group TOOLS_CONSUMER"):
@@ -142,12 +142,32 @@ async def test_offsets_that_mean_something_else_there_are_not_written(manual, me
     assert row["reason"].startswith(reason)
 
 
-async def test_what_was_handed_out_to_a_popping_group_is_no_start(manual):
-    manual.commit("hz", "pay", 4)
-    manual.groups["hz"].members["pay"] = GroupMembers(1, "pop", subscriptions=(Subscription("orders"),))
-    (row,) = manual.plan_of(await manual.plan(), "pay")
-    assert (row["action"], row["exact"]) == ("refuse", False)
-    assert "handed out" in row["reason"]
+async def test_what_was_handed_out_to_a_popping_group_may_be_unprocessed():
+    world = await make(ProgressSpec(sync="manual", pop_bound=3))
+    try:
+        world.commit("hz", "pay", 8)
+        world.groups["hz"].members["pay"] = GroupMembers(1, "pop", subscriptions=(Subscription("orders"),))
+        answer = await world.plan()
+        (row,) = world.plan_of(answer, "pay")
+        assert (row["action"], row["to"], row["seen_again"], row["exact"]) == ("move", 5, 3, False)
+        assert "handed out" in row["reason"]
+        # Nobody is there any more, and brokers still know what it is.
+        world.groups["hz"].members["pay"] = GroupMembers(kind="pop")
+        assert (await world.sync("pay"))["moved"] == 1
+        assert world.stands("sh", "pay") == 5
+    finally:
+        await leave(world)
+
+
+async def test_a_broadcast_group_is_told_of_and_never_written(manual):
+    manual.commit("hz", "shout@broadcast", 4)
+    (listed,) = (await manual.coordinator.groups_list(Ask("t", "hz", "sh")))["groups"]
+    assert (listed["group"], listed["kind"], listed["carried"]) == ("shout", "broadcast", "local")
+    (row,) = manual.plan_of(await manual.plan("shout"), "shout")
+    assert (row["action"], row["to"]) == ("refuse", None)
+    assert "own offsets" in row["reason"]
+    assert (await manual.sync())["moved"] == 0
+    assert manual.groups["sh"].writes == []
 
 
 async def test_a_queue_without_known_progress_is_refused():

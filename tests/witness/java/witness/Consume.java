@@ -1,6 +1,7 @@
 package witness;
 
 import com.alibaba.fastjson2.JSONObject;
+import java.lang.reflect.Method;
 import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
@@ -21,6 +22,7 @@ import org.apache.rocketmq.common.message.MessageQueue;
 
 /** Consumer groups as applications have them: push consumers that run until stopped, and exact pulls with a commit. */
 final class Consume {
+    private static final String FAILS = "fail-";
     private static final int PERSIST_EVERY_MS = 500;
     private static final int PULL_MESSAGES_MAX = 32;
     private static final long LOOK_AGAIN_MS = 50;
@@ -135,9 +137,13 @@ final class Consume {
             consumer.setPersistConsumerOffsetInterval(PERSIST_EVERY_MS);
             consumer.setConsumeFromWhere(arguments.getBooleanValue("from_first", true)
                 ? ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET : ConsumeFromWhere.CONSUME_FROM_LAST_OFFSET);
+            if (arguments.getBooleanValue("broadcast")) {
+                broadcast();
+            }
             consumer.setMaxReconsumeTimes(arguments.getIntValue("attempts_max", -1));
             consumer.subscribe(arguments.getString("topic"), selector(arguments));
             int failUntil = arguments.getIntValue("fail_until_attempt");
+            boolean isByTag = arguments.getBooleanValue("fail_by_tag");
             if (arguments.getBooleanValue("orderly")) {
                 consumer.registerMessageListener((MessageListenerOrderly) (messages, context) -> {
                     note(messages, context.getMessageQueue());
@@ -146,10 +152,25 @@ final class Consume {
             } else {
                 consumer.registerMessageListener((MessageListenerConcurrently) (messages, context) -> {
                     note(messages, context.getMessageQueue());
-                    return messages.get(0).getReconsumeTimes() < failUntil
+                    return messages.get(0).getReconsumeTimes() < (isByTag ? failuresOf(messages.get(0)) : failUntil)
                         ? ConsumeConcurrentlyStatus.RECONSUME_LATER : ConsumeConcurrentlyStatus.CONSUME_SUCCESS;
                 });
             }
+        }
+
+        /** The enum's package differs between 4.x and 5.x. */
+        @SuppressWarnings({"unchecked", "rawtypes"})
+        private void broadcast() throws ReflectiveOperationException {
+            for (Method method : DefaultMQPushConsumer.class.getMethods()) {
+                if (method.getName().equals("setMessageModel")) {
+                    method.invoke(consumer, Enum.valueOf((Class) method.getParameterTypes()[0], "BROADCASTING"));
+                }
+            }
+        }
+
+        private static int failuresOf(MessageExt message) {
+            String tags = message.getTags();
+            return tags != null && tags.startsWith(FAILS) ? Integer.parseInt(tags.substring(FAILS.length())) : 0;
         }
 
         private void note(List<MessageExt> messages, MessageQueue queue) {
