@@ -34,7 +34,8 @@ class Failing:
         self.broker.put(SCHEDULE, level - 1, b"body", self._properties(key, level, group), reconsume_times=times, born_timestamp_ms=BORN_MS)
 
     def deliver(self, key: str, level: int, group: str = GROUP, times: int = 1) -> None:
-        self.broker.put(f"%RETRY%{group}", 0, b"body", self._properties(key, level, group), reconsume_times=times, born_timestamp_ms=BORN_MS)
+        properties = self._properties(key, level, group)
+        self.broker.put(f"%RETRY%{group}", 0, b"body", properties, reconsume_times=times, born_timestamp_ms=BORN_MS)
         self.delivered[level] = self.delivered.get(level, 0) + 1
 
     def skip(self, level: int) -> None:
