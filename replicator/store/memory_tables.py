@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from replicator.core.record import MessageQueue
+from replicator.store.access_rows import ApiChange, ApiToken
 from replicator.store.group_rows import GroupState, GroupWrite
 from replicator.store.memory_map import OffsetTable
 from replicator.store.port import Assignment, ClusterRow, Event, Flow, Parked, TaskRow, TopicPair
@@ -56,4 +57,6 @@ class Tables:
     lease_tokens: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     group_states: dict[tuple[str, str, tuple[str, str]], GroupState] = field(default_factory=dict)
     group_writes: dict[int, GroupWrite] = field(default_factory=dict)
+    api_tokens: dict[str, tuple[ApiToken, str]] = field(default_factory=dict)
+    api_changes: dict[int, ApiChange] = field(default_factory=dict)
     last_id: int = 0
