@@ -32,9 +32,8 @@ class Certificate:
     """``context`` stays the same object: connections that are open keep what they were opened with, new ones get the new one.
     Raises ``InvalidInput`` for files that are not there or do not belong together."""
 
-    def __init__(self, files: TlsFiles, look_seconds: float = LOOK_SECONDS) -> None:
+    def __init__(self, files: TlsFiles) -> None:
         self._files = files
-        self._look_seconds = look_seconds
         self._stamp = self._look()
         self.context = _context()
         self._load(self.context)
@@ -42,7 +41,7 @@ class Certificate:
     async def watch(self) -> None:
         """Until cancelled. While the files do not belong together (one is written after the other) the old certificate stays."""
         while True:
-            await asyncio.sleep(self._look_seconds)
+            await asyncio.sleep(LOOK_SECONDS)
             self._reload()
 
     def _reload(self) -> None:
