@@ -10,7 +10,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from replicator.coordinator.api.tls import TlsFiles
+from replicator.coordinator.api.tls import Certificate, TlsFiles
 from replicator.core.errors import InvalidInput, Unsafe
 
 INSTANCE_HOST_LENGTH_MAX = 24
@@ -47,12 +47,14 @@ def token_of_environment() -> str | None:
 
 
 def tls_files(cert: Path | None, key: Path | None) -> TlsFiles | None:
-    """None: plain http."""
+    """None: plain http. Raises ``InvalidInput`` for files that cannot be used."""
     if cert is None and key is None:
         return None
     if cert is None or key is None:
         raise InvalidInput("a certificate and its key belong together", hint="give --tls-cert and --tls-key")
-    return TlsFiles(cert, key)
+    files = TlsFiles(cert, key)
+    Certificate(files)
+    return files
 
 
 def refuse_open_door(host: str, token: str | None, tls: TlsFiles | None = None, *, insecure_http: bool = False) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
+from starlette.routing import compile_path
 
 import replicator
 from replicator.coordinator.access import Callers
@@ -70,8 +71,17 @@ def _bare_app() -> FastAPI:
         app.include_router(router, prefix=PREFIX)
     forgotten = without_role(api_routes(), OPEN_PATHS)
     assert not forgotten, f"routes without a role: {', '.join(forgotten)}"
+    app.state.allowed = _allowed
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
+
+
+_METHODS = tuple((compile_path(path)[0], frozenset(route.methods or ())) for path, route in api_routes())
+
+
+def _allowed(path: str) -> set[str]:
+    """Methods that an address takes: a route by itself knows its own only."""
+    return {method for pattern, methods in _METHODS if pattern.match(path) for method in methods}
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:

@@ -38,11 +38,14 @@ async def _invalid_request(_request: Request, error: Exception) -> JSONResponse:
     return problem(400, "; ".join(lines), code=INVALID)
 
 
-async def _http(_request: Request, error: Exception) -> JSONResponse:
+async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     code = MISSING if error.status_code == 404 else FAILED if error.status_code in _NOT_THE_REQUEST else INVALID
     answer = problem(error.status_code, str(error.detail), code=code)
     answer.headers.update(error.headers or {})
+    allowed = request.app.state.allowed(request.url.path)
+    if error.status_code == 405 and allowed:
+        answer.headers["Allow"] = ", ".join(sorted(allowed))
     return answer
 
 
