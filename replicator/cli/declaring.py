@@ -107,8 +107,16 @@ def delete(
         show(answer, output)
 
 
-def schema() -> None:
+def schema(
+    openapi: Annotated[bool, typer.Option("--openapi", help="The REST API instead of the files.")] = False,
+) -> None:
     """The JSON Schema of the files. Example: replicator schema > replicator.schema.json"""
+    if openapi:
+        # The web framework: loaded only where it is needed.
+        from replicator.coordinator.api.app import describe
+
+        print(json.dumps(describe(), indent=2, ensure_ascii=False))
+        return
     print(json.dumps(config.json_schema(), indent=2, ensure_ascii=False))
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from replicator.cli import declaring, failover, groups, later, offsets, operating, rebuild, running
+from replicator.cli import declaring, failover, groups, later, offsets, operating, rebuild, running, tokens
 from replicator.core.errors import ReplicatorError
 from replicator.observe.logging import without_passwords
 from replicator.observe.outcome import FAILED, exit_code
@@ -34,7 +34,7 @@ def _common(
     _debug = debug
 
 
-for part in (running, declaring, operating, offsets, groups, failover, rebuild, later):
+for part in (running, declaring, operating, offsets, groups, failover, rebuild, tokens, later):
     part.register(app)
 
 

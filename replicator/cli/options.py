@@ -10,6 +10,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from replicator.coordinator.api.tls import Certificate, TlsFiles
 from replicator.core.errors import InvalidInput, Unsafe
 
 INSTANCE_HOST_LENGTH_MAX = 24
@@ -28,6 +29,7 @@ class RunOptions:
     database_url: str = ""
     lost: tuple[str, ...] = ()
     """Clusters of the files that are gone, and are not waited for."""
+    tls: TlsFiles | None = None
 
 
 def parse_listen(text: str) -> tuple[str, int]:
@@ -46,14 +48,32 @@ def token_of_environment() -> str | None:
     return token
 
 
-def refuse_open_door(host: str, token: str | None) -> None:
-    """Without a token only this machine may ask."""
-    if token or _is_loopback(host):
+def tls_files(cert: Path | None, key: Path | None) -> TlsFiles | None:
+    """None: plain http. Raises ``InvalidInput`` for files that cannot be used."""
+    if cert is None and key is None:
+        return None
+    if cert is None or key is None:
+        raise InvalidInput("a certificate and its key belong together", hint="give --tls-cert and --tls-key")
+    files = TlsFiles(cert, key)
+    Certificate(files)
+    return files
+
+
+def refuse_open_door(host: str, token: str | None, tls: TlsFiles | None = None, *, insecure_http: bool = False) -> None:
+    """Without a token only this machine may ask; and a token is not sent over a network that can be listened to."""
+    if is_loopback(host):
         return
-    raise Unsafe(f"refusing to listen on {host} without a token", hint="set REPLICATOR_TOKEN, or listen on 127.0.0.1")
+    if not token:
+        raise Unsafe(f"refusing to listen on {host} without a token", hint="set REPLICATOR_TOKEN, or listen on 127.0.0.1")
+    if tls is None and not insecure_http:
+        raise Unsafe(
+            f"refusing to listen on {host} with plain http: tokens could be read on the way",
+            hint="give --tls-cert and --tls-key, or --insecure-http where a proxy in front speaks TLS",
+        )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """True where packets to ``host`` do not leave this machine."""
     if host == "localhost":
         return True
     try:

@@ -11,12 +11,18 @@ import typer
 
 import replicator
 from replicator.cli import files
-from replicator.cli.options import RunOptions, database_url, parse_listen, refuse_open_door, token_of_environment
+from replicator.cli.options import RunOptions, database_url, parse_listen, refuse_open_door, tls_files, token_of_environment
 
 DEFAULT_DATA_DIR = Path("replicator-data")
 DEFAULT_LISTEN = "127.0.0.1:8420"
 
 DataDir = Annotated[Path, typer.Option("--data-dir", help="Where the embedded Postgres keeps its data.")]
+TlsCert = Annotated[Path | None, typer.Option("--tls-cert", envvar="REPLICATOR_TLS_CERT_FILE", help="Speak TLS with it (PEM).")]
+TlsKey = Annotated[Path | None, typer.Option("--tls-key", envvar="REPLICATOR_TLS_KEY_FILE", help="Its key (PEM).")]
+InsecureHttp = Annotated[
+    bool,
+    typer.Option("--insecure-http", envvar="REPLICATOR_INSECURE_HTTP", help="Plain http beyond this machine: a proxy speaks TLS."),
+]
 Files = Annotated[list[Path] | None, typer.Option("-f", "--file", help="A file of documents; may be given several times.")]
 MoreFiles = Annotated[list[Path] | None, typer.Argument(metavar="[FILE]...", help="More files, as in: -f *.yaml", show_default=False)]
 
@@ -37,6 +43,9 @@ def run(
     data_dir: DataDir = DEFAULT_DATA_DIR,
     listen: Annotated[str, typer.Option("--listen", help="HOST:PORT of the REST API.")] = DEFAULT_LISTEN,
     lost: Lost = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    insecure_http: InsecureHttp = False,
 ) -> None:
     """Everything in one process: Postgres (unless REPLICATOR_DATABASE_URL is set), coordinator, one worker, the API.
 
@@ -54,8 +63,9 @@ def run(
         token=token_of_environment(),
         database_url=_database_url(),
         lost=tuple(lost or ()),
+        tls=tls_files(tls_cert, tls_key),
     )
-    refuse_open_door(host, options.token)
+    refuse_open_door(host, options.token, options.tls, insecure_http=insecure_http)
     if options.files:
         files.load(options.files, None)
     # Server, database and web framework: loaded only where they run, and only for input that makes sense.

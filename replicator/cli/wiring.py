@@ -112,7 +112,7 @@ class _Process:
             # In the order they are stopped: the worker lets go of its queues while all it needs is still there.
             parts = [
                 group.create_task(worker.run(stops[0]), name="worker"),
-                group.create_task(serve(app, options.host, options.port, stops[1], self._listener), name="api"),
+                group.create_task(serve(app, options.host, options.port, stops[1], self._listener, options.tls), name="api"),
                 group.create_task(coordinator.run(stops[2]), name="coordinator"),
             ]
             helpers = [group.create_task(self._apply_files(store, coordinator), name="apply")]

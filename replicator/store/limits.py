@@ -13,6 +13,11 @@ WORKER_DAYS_MAX = 1
 """A worker not seen for longer is forgotten."""
 GROUP_WRITE_DAYS_MAX = 7
 """An older write of a group's offsets is forgotten."""
+API_TOKENS_MAX = 1000
+"""Ended ones included, until they are forgotten."""
+API_CHANGE_DAYS_MAX = 365
+"""An older note of who changed what is forgotten, and a token that ended so long ago with it."""
+API_CHANGES_MAX = 1_000_000
 COORDINATOR_LEASE = "coordinator"
 SKIP_REASONS = ("filtered", "loop", "refused", "expired", "history")
 STICKY_STATES = ("blocked", "stopped-history-change", "failed")

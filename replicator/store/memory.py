@@ -17,6 +17,7 @@ from replicator.core.record import MessageQueue
 from replicator.store import rules
 from replicator.store.identifiers import make_flow_id
 from replicator.store.limits import COORDINATOR_LEASE, EVENTS_PER_TASK_MAX
+from replicator.store.memory_access import MemoryAccess
 from replicator.store.memory_failovers import MemoryFailovers
 from replicator.store.memory_figures import effective_state, flow_figures
 from replicator.store.memory_reads import MapReads
@@ -38,7 +39,7 @@ from replicator.store.port import (
 )
 
 
-class MemoryStore(MapReads, MemoryRebuilds, MemoryFailovers):
+class MemoryStore(MapReads, MemoryRebuilds, MemoryFailovers, MemoryAccess):
     """``clock``: seconds since 1970, injectable. ``available = False`` is an outage: every method raises ``StoreUnavailable``;
     setting it back is a restart of the database, after which expired leases count only one lease time later."""
 

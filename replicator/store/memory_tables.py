@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from replicator.core.record import MessageQueue
+from replicator.store.access_rows import ApiChange, ApiToken
 from replicator.store.failover_rows import FailoverRow, Sighting
 from replicator.store.group_rows import GroupState, GroupWrite
 from replicator.store.memory_map import OffsetTable
@@ -59,4 +60,6 @@ class Tables:
     group_writes: dict[int, GroupWrite] = field(default_factory=dict)
     failovers: dict[int, FailoverRow] = field(default_factory=dict)
     sightings: dict[tuple[str, str], Sighting] = field(default_factory=dict)
+    api_tokens: dict[str, tuple[ApiToken, str]] = field(default_factory=dict)
+    api_changes: dict[int, ApiChange] = field(default_factory=dict)
     last_id: int = 0

@@ -17,6 +17,7 @@ from replicator.core.errors import ReplicatorError, Unsafe
 from replicator.core.map_rows import HoleColumns, Place, RunColumns
 from replicator.core.offset_map import Epoch
 from replicator.core.record import MessageQueue, RecordIdentity
+from replicator.store.access_rows import ApiChange, ApiToken, LivingToken
 from replicator.store.failover_rows import FailoverRow, Sighting
 from replicator.store.group_rows import GroupState, GroupWrite, QueueWrite
 
@@ -504,6 +505,34 @@ class Store(Protocol):
 
     async def sightings(self, task: str) -> Mapping[str, Sighting]:
         """{cluster: when it was last seen}."""
+        ...
+
+    # who may ask, and who changed what
+    async def add_api_token(self, name: str, role: str, token_hash: str, expires_in_days: int | None) -> bool:
+        """False: the name is taken, or was by a token that ended less than ``API_CHANGE_DAYS_MAX`` ago. ``Conflict`` above
+        ``API_TOKENS_MAX``."""
+        ...
+
+    async def api_tokens(self) -> Sequence[ApiToken]:
+        """By name; revoked and expired ones too."""
+        ...
+
+    async def living_api_tokens(self) -> Sequence[LivingToken]: ...
+
+    async def api_token_used(self, name: str) -> None: ...
+
+    async def revoke_api_token(self, name: str) -> bool:
+        """False if there is none, or it was revoked before."""
+        ...
+
+    async def begin_api_change(self, change: ApiChange) -> int:
+        """Before anything is done. Forgets what is older than ``API_CHANGE_DAYS_MAX``, now and then."""
+        ...
+
+    async def finish_api_change(self, change_id: int, status: int) -> None: ...
+
+    async def api_changes(self, before: int | None = None, limit: int = 200) -> Sequence[ApiChange]:
+        """The newest ``limit`` with an id below ``before``, in the order they began."""
         ...
 
     async def flow_figures(self) -> Sequence[dict[str, Any]]:

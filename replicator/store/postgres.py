@@ -6,6 +6,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from replicator.store import schema
+from replicator.store.access import Access
 from replicator.store.declarations import Declarations
 from replicator.store.driver import Database
 from replicator.store.failovers import Failovers
@@ -21,7 +22,7 @@ _INSUFFICIENT_PRIVILEGE = "42501"
 _CONTROL = text("SELECT system_identifier, timeline_id FROM pg_control_system(), pg_control_checkpoint()")
 
 
-class PostgresStore(Declarations, Topics, Leases, ProgressWrites, Maps, MapRebuilds, Groups, Failovers, Inspection):
+class PostgresStore(Declarations, Topics, Leases, ProgressWrites, Maps, MapRebuilds, Groups, Failovers, Access, Inspection):
     """``url``: as SQLAlchemy wants it for asyncpg, ``postgresql+asyncpg://…``. Never logged."""
 
     def __init__(self, url: str) -> None:

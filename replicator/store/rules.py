@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from replicator.core.errors import Missing
+from replicator.store.limits import API_CHANGE_DAYS_MAX, API_TOKENS_MAX
 from replicator.store.port import Conflict, Hole
 
 
@@ -31,6 +32,12 @@ def refuse_undeclared(task: str, flows: Sequence[tuple[str, str]], declared: set
     missing = sorted({name for flow in flows for name in flow} - declared)
     if missing:
         raise Conflict(f"task {task} names clusters that are not declared: {', '.join(missing)}")
+
+
+def too_many_tokens() -> Conflict:
+    return Conflict(
+        f"there are {API_TOKENS_MAX} tokens already", hint=f"those that ended go by themselves after {API_CHANGE_DAYS_MAX} days"
+    )
 
 
 def flow_is_gone(flow_id: str) -> Conflict:

@@ -335,3 +335,32 @@ cluster_sightings = Table(
     Column("info", JSONB, nullable=False),
     Column("at", DateTime(timezone=True), nullable=False, server_default=_NOW),
 )
+
+api_tokens = Table(
+    "api_tokens",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("role", Text, nullable=False),
+    Column("token_hash", Text, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("expires_at", DateTime(timezone=True)),
+    Column("last_used_at", DateTime(timezone=True)),
+    Column("revoked_at", DateTime(timezone=True)),
+    UniqueConstraint("token_hash", name="api_tokens_hash"),
+)
+
+api_changes = Table(
+    "api_changes",
+    metadata,
+    Column("change_id", BigInteger, primary_key=True),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("caller", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("method", Text, nullable=False),
+    Column("route", Text, nullable=False),
+    _text("object"),
+    Column("request", JSONB, nullable=False),
+    Column("status", Integer),
+    Index("api_changes_at", "at"),
+)
+"""``status`` is null while the request is under way."""

@@ -8,11 +8,14 @@ from typing import Annotated, Any, Protocol, cast
 
 from fastapi import Depends, Request
 
+from replicator.coordinator.access import Callers
 from replicator.coordinator.failover.assessing import Move
 from replicator.coordinator.progress.commands import Ask, Place
 from replicator.core.task import Cluster, ReplicationTask
 from replicator.observe.metrics import FlowMetrics
 from replicator.store.port import Store
+
+PREFIX = "/api/v1"
 
 
 class Operations(Protocol):
@@ -90,6 +93,7 @@ class Readiness:
 class Services:
     coordinator: Operations
     store: Store
+    callers: Callers
     readiness: Readiness = field(default_factory=Readiness)
     metrics: FlowMetrics = field(default_factory=FlowMetrics)
 

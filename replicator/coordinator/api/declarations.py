@@ -5,19 +5,28 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, field_validator
 
 from replicator import config
+from replicator.coordinator.api.answers import Applied, Checked, answer
 from replicator.coordinator.api.context import Given, Services
+from replicator.coordinator.api.fields import Body, is_storable
+from replicator.coordinator.api.roles import ADMIN, READ
 
 router = APIRouter(tags=["declarations"])
 
 
-class CheckBody(BaseModel):
+class CheckBody(Body):
     """``documents``: the YAML documents as JSON values."""
 
-    model_config = ConfigDict(extra="forbid")
     documents: list[dict[str, Any]]
+
+    @field_validator("documents")
+    @classmethod
+    def _are_storable(cls, documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        if not is_storable(documents):
+            raise ValueError("a text holds a zero byte or half of a surrogate pair")
+        return documents
 
 
 class ApplyBody(CheckBody):
@@ -33,19 +42,20 @@ async def _loaded(given: Services, documents: list[dict[str, Any]]) -> Any:
     return config.load_documents(documents, known)
 
 
-@router.post("/apply")
+@router.post("/apply", dependencies=[ADMIN], responses=answer(list[Applied]))
 async def apply(body: ApplyBody, given: Given) -> Any:
     loaded = await _loaded(given, body.documents)
     return await given.coordinator.apply(loaded.clusters, loaded.tasks, body.dry_run, body.lost)
 
 
-@router.post("/check")
+@router.post("/check", dependencies=[ADMIN], responses=answer(Checked))
 async def check(body: CheckBody, given: Given) -> Any:
     """Reaches every cluster named; only reads."""
     loaded = await _loaded(given, body.documents)
     return await given.coordinator.check(loaded.clusters, loaded.tasks)
 
 
-@router.get("/schema")
+@router.get("/schema", dependencies=[READ], responses=answer(dict[str, Any]))
 async def schema() -> Any:
+    """The JSON Schema of a document."""
     return config.json_schema()

@@ -6,9 +6,11 @@ from enum import StrEnum
 from typing import Any
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict
 
+from replicator.coordinator.api.answers import MoveObject, MovePlan, Moves, answer
 from replicator.coordinator.api.context import Given
+from replicator.coordinator.api.fields import Body, Text
+from replicator.coordinator.api.roles import OPERATE, READ
 from replicator.coordinator.failover.assessing import Move
 from replicator.core.failover import Options
 
@@ -20,15 +22,14 @@ class Kind(StrEnum):
     FAILBACK = "failback"
 
 
-class MoveBody(BaseModel):
+class MoveBody(Body):
     """``rehearse``: everything but what clients would notice. ``fence_source``: the side that is left stops serving the groups, and
     its topics stop taking messages. ``force``: in spite of blockers, without the groups they concern."""
 
-    model_config = ConfigDict(extra="forbid")
-    failed: str
-    destination: str
-    topic: str | None = None
-    group: str | None = None
+    failed: Text
+    destination: Text
+    topic: Text | None = None
+    group: Text | None = None
     rehearse: bool = False
     fence_source: bool = False
     force: bool = False
@@ -38,25 +39,25 @@ class MoveBody(BaseModel):
         return Move(task, kind.value, self.failed, self.destination, options)
 
 
-@router.get("/{kind}/plan")
+@router.get("/{kind}/plan", dependencies=[READ], responses=answer(MovePlan))
 async def plan(
-    task: str, kind: Kind, given: Given, failed: str, destination: str, topic: str | None = None, group: str | None = None,
+    task: Text, kind: Kind, given: Given, failed: Text, destination: Text, topic: Text | None = None, group: Text | None = None,
     fence_source: bool = False,
 ) -> Any:  # fmt: skip
     move = Move(task, kind.value, failed, destination, Options(topic=topic, group=group, fence_source=fence_source))
     return await given.coordinator.failover_plan(move)
 
 
-@router.post("/{kind}/run")
-async def run(task: str, kind: Kind, given: Given, body: MoveBody) -> Any:
+@router.post("/{kind}/run", dependencies=[OPERATE], responses=answer(MoveObject))
+async def run(task: Text, kind: Kind, given: Given, body: MoveBody) -> Any:
     return await given.coordinator.failover_run(body.move(task, kind))
 
 
-@router.get("/{kind}/status")
-async def status(task: str, kind: Kind, given: Given) -> Any:
+@router.get("/{kind}/status", dependencies=[READ], responses=answer(Moves))
+async def status(task: Text, kind: Kind, given: Given) -> Any:
     return await given.coordinator.failover_status(task, kind.value)
 
 
-@router.post("/{kind}/abort")
-async def abort(task: str, kind: Kind, given: Given) -> Any:
+@router.post("/{kind}/abort", dependencies=[OPERATE], responses=answer(MoveObject))
+async def abort(task: Text, kind: Kind, given: Given) -> Any:
     return await given.coordinator.failover_abort(task, kind.value)

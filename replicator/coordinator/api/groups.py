@@ -5,39 +5,40 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, Field
 
+from replicator.coordinator.api.answers import GroupReset, Groups, GroupsPlan, GroupsSynced, answer
 from replicator.coordinator.api.context import Given
+from replicator.coordinator.api.fields import Body, Number, Text
+from replicator.coordinator.api.roles import OPERATE, READ
 from replicator.coordinator.progress.commands import Ask, Place
 
 router = APIRouter(prefix="/tasks/{task}/groups", tags=["groups"])
 
 
-class SyncBody(BaseModel):
+class SyncBody(Body):
     """``seen_again``: what the preview said; more is refused. ``back``: also where that sets a group back. ``running``: also where it
     has members, if its broker can set it exactly."""
 
-    model_config = ConfigDict(extra="forbid")
-    source: str
-    destination: str
-    group: str | None = None
-    seen_again: int | None = Field(default=None, ge=0)
+    source: Text
+    destination: Text
+    group: Text | None = None
+    seen_again: Number | None = None
     back: bool = False
     running: bool = False
 
 
-class ResetBody(BaseModel):
+class ResetBody(Body):
     """To ``offset`` of ``topic`` on the destination, or to the first message stored there at ``time``."""
 
-    model_config = ConfigDict(extra="forbid")
-    source: str
-    destination: str
-    group: str
-    topic: str | None = None
-    broker: str | None = None
-    queue: int | None = Field(default=None, ge=0)
-    offset: int | None = Field(default=None, ge=0)
-    time: AwareDatetime | None = None
+    source: Text
+    destination: Text
+    group: Text
+    topic: Text | None = None
+    broker: Text | None = None
+    queue: Number | None = None
+    offset: Number | None = None
+    time: AwareDatetime | None = Field(default=None, strict=False)
     dry_run: bool = False
 
     def place(self) -> Place:
@@ -45,24 +46,24 @@ class ResetBody(BaseModel):
         return Place(self.offset, timestamp_ms, self.topic, self.broker, self.queue)
 
 
-@router.get("")
-async def listing(task: str, given: Given, source: str, destination: str, group: str | None = None) -> Any:
+@router.get("", dependencies=[READ], responses=answer(Groups))
+async def listing(task: Text, given: Given, source: Text, destination: Text, group: Text | None = None) -> Any:
     return await given.coordinator.groups_list(Ask(task, source, destination, group))
 
 
-@router.get("/plan")
+@router.get("/plan", dependencies=[READ], responses=answer(GroupsPlan))
 async def plan(
-    task: str, given: Given, source: str, destination: str, group: str | None = None, back: bool = False, running: bool = False
+    task: Text, given: Given, source: Text, destination: Text, group: Text | None = None, back: bool = False, running: bool = False
 ) -> Any:
     return await given.coordinator.groups_plan(Ask(task, source, destination, group), back, running)
 
 
-@router.post("/sync")
-async def sync(task: str, given: Given, body: SyncBody) -> Any:
+@router.post("/sync", dependencies=[OPERATE], responses=answer(GroupsSynced))
+async def sync(task: Text, given: Given, body: SyncBody) -> Any:
     ask = Ask(task, body.source, body.destination, body.group)
     return await given.coordinator.groups_sync(ask, body.seen_again, body.back, body.running)
 
 
-@router.post("/reset")
-async def reset(task: str, given: Given, body: ResetBody) -> Any:
+@router.post("/reset", dependencies=[OPERATE], responses=answer(GroupReset))
+async def reset(task: Text, given: Given, body: ResetBody) -> Any:
     return await given.coordinator.groups_reset(Ask(task, body.source, body.destination, body.group), body.place(), body.dry_run)

@@ -6,20 +6,21 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
+from replicator.coordinator.api.answers import Translated, answer
 from replicator.coordinator.api.context import Given
+from replicator.coordinator.api.fields import OFFSET_MAX, Text
+from replicator.coordinator.api.roles import READ
 
 router = APIRouter(prefix="/tasks/{task}/offsets", tags=["offsets"])
 
-OFFSET_MAX = 2**63 - 1
 
-
-@router.get("/translate")
+@router.get("/translate", dependencies=[READ], responses=answer(Translated))
 async def translate(
-    task: str,
+    task: Text,
     given: Given,
-    source: str,
-    destination: str,
-    topic: str,
+    source: Text,
+    destination: Text,
+    topic: Text,
     queue: Annotated[str, Query(description="[BROKER/]Q of the source")],
     offset: Annotated[int, Query(ge=0, le=OFFSET_MAX)],
 ) -> Any:

@@ -5,19 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
+from replicator.coordinator.api.answers import ParkedObject, ParkedResult, answer
 from replicator.coordinator.api.context import Given
+from replicator.coordinator.api.fields import LISTED_MAX, Body, Number, Text
+from replicator.coordinator.api.roles import OPERATE, READ
 from replicator.core.errors import InvalidInput
 
 router = APIRouter(prefix="/tasks/{task}/parked", tags=["parked"])
 
 
-class ChosenBody(BaseModel):
+class ChosenBody(Body):
     """``ids`` as listed, or ``all`` that are parked: one of the two, so that forgetting to name them never means all."""
 
-    model_config = ConfigDict(extra="forbid")
-    ids: list[int] | None = None
+    ids: list[Number] | None = Field(default=None, max_length=LISTED_MAX)
     all: bool = False
 
     def chosen(self) -> list[int] | None:
@@ -27,16 +29,16 @@ class ChosenBody(BaseModel):
         return self.ids or None
 
 
-@router.get("")
-async def listing(task: str, given: Given) -> Any:
+@router.get("", dependencies=[READ], responses=answer(list[ParkedObject]))
+async def listing(task: Text, given: Given) -> Any:
     return await given.coordinator.parked_list(task)
 
 
-@router.post("/retry")
-async def retry(task: str, given: Given, body: ChosenBody) -> Any:
+@router.post("/retry", dependencies=[OPERATE], responses=answer(list[ParkedResult]))
+async def retry(task: Text, given: Given, body: ChosenBody) -> Any:
     return await given.coordinator.parked_retry(task, body.chosen())
 
 
-@router.post("/discard")
-async def discard(task: str, given: Given, body: ChosenBody) -> Any:
+@router.post("/discard", dependencies=[OPERATE], responses=answer(list[ParkedResult]))
+async def discard(task: Text, given: Given, body: ChosenBody) -> Any:
     return await given.coordinator.parked_discard(task, body.chosen())

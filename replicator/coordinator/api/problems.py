@@ -16,6 +16,8 @@ from replicator.observe.outcome import FAILED, INVALID, MISSING, exit_code, http
 log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+_NOT_THE_REQUEST = frozenset({401, 403, 429, *range(500, 600)})
+"""Statuses that say nothing against the request itself."""
 
 
 def problem(status: int, title: str, *, code: int = FAILED, hint: str = "") -> JSONResponse:
@@ -36,10 +38,15 @@ async def _invalid_request(_request: Request, error: Exception) -> JSONResponse:
     return problem(400, "; ".join(lines), code=INVALID)
 
 
-async def _http(_request: Request, error: Exception) -> JSONResponse:
+async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    code = MISSING if error.status_code == 404 else INVALID if error.status_code < 500 else FAILED
-    return problem(error.status_code, str(error.detail), code=code)
+    code = MISSING if error.status_code == 404 else FAILED if error.status_code in _NOT_THE_REQUEST else INVALID
+    answer = problem(error.status_code, str(error.detail), code=code)
+    answer.headers.update(error.headers or {})
+    allowed = request.app.state.allowed(request.url.path)
+    if error.status_code == 405 and allowed:
+        answer.headers["Allow"] = ", ".join(sorted(allowed))
+    return answer
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:

@@ -6,11 +6,14 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from replicator.coordinator.api.answers import Status, answer
 from replicator.coordinator.api.context import Given
+from replicator.coordinator.api.fields import Text
+from replicator.coordinator.api.roles import READ
 
 router = APIRouter(tags=["status"])
 
 
-@router.get("/status")
-async def status(given: Given, task: str | None = None) -> Any:
+@router.get("/status", dependencies=[READ], responses=answer(Status))
+async def status(given: Given, task: Text | None = None) -> Any:
     return await given.coordinator.status(task)

@@ -7,6 +7,7 @@ import pytest
 
 from replicator.coordinator.api.app import create_app
 from replicator.coordinator.api.context import Readiness
+from replicator.coordinator.api.limits import Limits
 from replicator.store.memory import MemoryStore
 
 
@@ -32,11 +33,11 @@ class NotingCoordinator:
 
 
 class Api:
-    def __init__(self, token: str | None = None) -> None:
+    def __init__(self, token: str | None = None, limits: Limits | None = None) -> None:
         self.coordinator = NotingCoordinator()
         self.store = MemoryStore()
         self.readiness = Readiness()
-        self.app = create_app(self.coordinator, self.store, token, self.readiness)
+        self.app = create_app(self.coordinator, self.store, token, self.readiness, limits)
 
     async def ask(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from replicator.coordinator.api.app import listen, serve
-from replicator.coordinator.api.guard import REQUEST_BYTES_MAX
+from replicator.coordinator.api.limits import Limits
 from replicator.core.errors import InvalidInput, Missing, NotConnected, ReplicatorError, Unsafe
 from replicator.store.port import StoreUnavailable
 from tests.unit.api.conftest import Api
@@ -54,13 +54,13 @@ async def test_with_the_token_and_for_health_the_door_is_open(guarded):
 
 
 async def test_a_request_that_is_too_large_is_refused(api):
-    answer = await api.ask("POST", "/api/v1/apply", content=b"x" * (REQUEST_BYTES_MAX + 1))
+    answer = await api.ask("POST", "/api/v1/apply", content=b"x" * (Limits().body_bytes_max + 1))
     assert (answer.status_code, answer.json()["exit_code"]) == (413, 2)
 
 
 async def test_a_chunked_request_that_is_too_large_is_refused(api):
     async def chunks():
-        for _ in range(REQUEST_BYTES_MAX // 65536 + 1):
+        for _ in range(Limits().body_bytes_max // 65536 + 1):
             yield b"x" * 65536
 
     answer = await api.ask("POST", "/api/v1/apply", content=chunks())
