@@ -91,6 +91,9 @@ class RocketMQSettings(_Model):
     def _consistent(self) -> RocketMQSettings:
         if bool(self.name_servers) == bool(self.name_server_url):
             raise ValueError("give either name_servers or name_server_url")
+        # Settings are kept and shown as they stand.
+        if "@" in self.name_server_url.partition("://")[2].partition("/")[0]:
+            raise ValueError("a user or password must not stand in name_server_url")
         if (self.access_key is None) != (self.secret_key is None):
             raise ValueError("access_key and secret_key go together")
         return self

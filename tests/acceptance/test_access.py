@@ -65,8 +65,9 @@ def secured(tmp_path: Path, postgres_url: str) -> Iterator[Secured]:
     try:
         deadline = time.monotonic() + READY_SECONDS_MAX
         while found.command(ENVIRONMENT_TOKEN, "status").returncode != 0:
+            is_late = time.monotonic() > deadline
             assert child.poll() is None, log.read_text(errors="replace")[-4000:]
-            assert time.monotonic() < deadline, log.read_text(errors="replace")[-4000:]
+            assert not is_late, log.read_text(errors="replace")[-4000:]
         yield found
         child.send_signal(signal.SIGTERM)
         assert child.wait(STOP_SECONDS_MAX) == 0

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterator
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from replicator.coordinator.api.tls import Certificate, TlsFiles
 from replicator.core.errors import ReplicatorError
@@ -48,7 +48,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 async def serve(
-    app: FastAPI,
+    app: ASGIApp,
     host: str,
     port: int,
     stop: asyncio.Event,

@@ -11,7 +11,7 @@ from replicator.observe.outcome import exit_code
 
 
 def client_of(handler, token=None) -> Client:
-    return Client("http://coordinator:1/", token, httpx.MockTransport(handler))
+    return Client("https://coordinator:1/", token, httpx.MockTransport(handler))
 
 
 @pytest.mark.parametrize(("code", "kind"), [(1, ReplicatorError), (2, InvalidInput), (3, Missing), (4, Unsafe)])
@@ -35,7 +35,7 @@ def test_no_connection_is_one_line_with_a_way_out():
 
     with pytest.raises(ReplicatorError) as caught:
         client_of(refuse).get("/status")
-    assert "http://coordinator:1" in str(caught.value)
+    assert "https://coordinator:1" in str(caught.value)
     assert "REPLICATOR_URL" in str(caught.value)
     assert exit_code(caught.value) == 1
 
@@ -52,7 +52,7 @@ def test_what_is_asked_reaches_the_api():
     client.get("/status", task="a b")
     client.post("/tasks/x/pause", {"topic": "t"})
     client.delete("/tasks/x", force=True, purge=False)
-    base = "http://coordinator:1/api/v1"
+    base = "https://coordinator:1/api/v1"
     assert [entry[:3] for entry in seen] == [
         ("GET", f"{base}/status", "Bearer secret"),
         ("GET", f"{base}/status?task=a+b", "Bearer secret"),
@@ -67,3 +67,29 @@ def test_where_it_asks_comes_from_the_environment(monkeypatch):
     assert Client().url == DEFAULT_URL
     monkeypatch.setenv("REPLICATOR_URL", "http://elsewhere:9/")
     assert Client().url == "http://elsewhere:9"
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://localhost:1", "http://[::1]:1", "https://coordinator:1"])
+def test_a_token_goes_where_nobody_can_read_it(monkeypatch, url):
+    monkeypatch.delenv("REPLICATOR_INSECURE_HTTP", raising=False)
+    assert Client(url, "secret").url == url
+
+
+@pytest.mark.parametrize("said", [None, "", "0", "false"])
+def test_a_token_is_not_sent_in_the_open(monkeypatch, said):
+    monkeypatch.delenv("REPLICATOR_INSECURE_HTTP", raising=False)
+    if said is not None:
+        monkeypatch.setenv("REPLICATOR_INSECURE_HTTP", said)
+    with pytest.raises(Unsafe, match="REPLICATOR_INSECURE_HTTP=1") as caught:
+        Client("http://coordinator:1", "secret")
+    assert "secret" not in str(caught.value)
+    monkeypatch.setenv("REPLICATOR_INSECURE_HTTP", "1")
+    Client("http://coordinator:1", "secret")
+
+
+def test_a_file_of_authorities_that_is_none_is_named(monkeypatch, tmp_path):
+    (tmp_path / "ca.pem").write_text("nothing")
+    for name in ("ca.pem", "nowhere.pem"):
+        monkeypatch.setenv("REPLICATOR_CA_FILE", str(tmp_path / name))
+        with pytest.raises(InvalidInput, match=name):
+            Client("https://coordinator:1")

@@ -47,7 +47,7 @@ class Coordinator:
         path = request.url.path.removeprefix("/api/v1")
         self.asked.append((request.method, path, json.loads(request.content) if request.content else None))
         answers = {"/tasks/orders/resume": PREVIEW, "/status": STATUS, "/tasks/orders/events": EVENTS, "/clusters": [], "/assignments": [],
-                   "/tasks/orders/offsets/translate": TRANSLATED}
+                   "/tasks/orders/offsets/translate": TRANSLATED, "/tokens": {"token": "rpl_x"}}
         return httpx.Response(200, json=answers.get(path, {"done": path}))
 
 
@@ -96,6 +96,9 @@ def test_brackets_in_messages_are_text(coordinator):
         (("get", "clusters", "a"), ("GET", "/clusters/a", None)),
         (("parked", "list", "orders"), ("GET", "/tasks/orders/parked", None)),
         (("parked", "retry", "orders", "1", "2"), ("POST", "/tasks/orders/parked/retry", {"ids": [1, 2]})),
+        (("tokens", "list"), ("GET", "/tokens", None)),
+        (("tokens", "revoke", "ci"), ("DELETE", "/tokens/ci", None)),
+        (("changes", "--limit", "5"), ("GET", "/changes", None)),
         (("parked", "discard", "orders", "--all"), ("POST", "/tasks/orders/parked/discard", {"all": True})),
     ],
 )
@@ -150,6 +153,31 @@ def test_all_parked_messages_are_never_meant_by_accident(coordinator, arguments)
     assert coordinator.asked == []
 
 
+def test_a_new_token_is_printed_alone_so_that_a_script_can_take_it(coordinator):
+    arguments = ("tokens", "create", "grafana", "--role", "read", "--expires-days", "30")
+    assert run(*arguments) == "rpl_x\n"
+    assert json.loads(run(*arguments, "-o", "json")) == {"name": "grafana", "role": "read", "token": "rpl_x"}
+    assert coordinator.asked == [("POST", "/tokens", {"name": "grafana", "role": "read", "expires_in_days": 30})] * 2
+
+
+@pytest.mark.parametrize("arguments", [("ci",), ("ci", "--role", "root"), ("ci", "--role", "read", "--expires-days", "0")])
+def test_a_token_needs_a_role_and_a_time_to_come(coordinator, arguments):
+    result = CliRunner().invoke(app, ["tokens", "create", *arguments])
+    assert (result.exit_code, coordinator.asked) == (2, [])
+
+
+def test_the_first_token_needs_a_database(coordinator, monkeypatch):
+    monkeypatch.delenv("REPLICATOR_DATABASE_URL", raising=False)
+    result = CliRunner().invoke(app, ["tokens", "create", "boss", "--role", "admin", "--database"])
+    assert isinstance(result.exception, InvalidInput)
+    assert coordinator.asked == []
+
+
+def test_both_schemas_are_published():
+    assert "oneOf" in json.loads(run("schema"))
+    assert "/api/v1/status" in json.loads(run("schema", "--openapi"))["paths"]
+
+
 def test_documents_become_json_values(tmp_path):
     file = Path(tmp_path / "x.yaml")
     file.write_text("a: {timestamp: 2026-11-21T00:00:00Z}\n---\n---\nb: [1, 2026-11-21]\n")
@@ -157,6 +185,8 @@ def test_documents_become_json_values(tmp_path):
 
 
 def test_every_command_has_help_with_an_example():
-    for command in ("run", "check", "apply", "get", "delete", "pause", "resume", "status", "events", "schema", "version"):
+    for command in ("run", "check", "apply", "get", "delete", "pause", "resume", "status", "events", "schema", "version", "changes"):
         assert "Example: replicator" in " ".join(run(command, "--help").split())
+    for command in ("create", "list", "revoke"):
+        assert "Example: replicator" in " ".join(run("tokens", command, "--help").split())
     assert "Example: replicator" in " ".join(run("offsets", "translate", "--help").split())

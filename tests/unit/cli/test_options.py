@@ -1,10 +1,12 @@
 """What run is asked to do, before it starts anything."""
 
 import re
+from pathlib import Path
 
 import pytest
 
-from replicator.cli.options import database_url, new_instance, parse_listen, refuse_open_door
+from replicator.cli.options import database_url, new_instance, parse_listen, refuse_open_door, tls_files
+from replicator.coordinator.api.tls import TlsFiles
 from replicator.core.errors import InvalidInput, Unsafe
 
 
@@ -29,10 +31,20 @@ def test_this_machine_needs_no_token(host):
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.com"])
 def test_any_other_address_does(host):
-    refuse_open_door(host, "token")
+    refuse_open_door(host, "token", TlsFiles(Path("c"), Path("k")))
+    refuse_open_door(host, "token", insecure_http=True)
+    with pytest.raises(Unsafe, match="--insecure-http"):
+        refuse_open_door(host, "token")
     for token in (None, ""):
         with pytest.raises(Unsafe, match="REPLICATOR_TOKEN"):
-            refuse_open_door(host, token)
+            refuse_open_door(host, token, TlsFiles(Path("c"), Path("k")), insecure_http=True)
+
+
+def test_a_certificate_and_its_key_come_together():
+    assert tls_files(None, None) is None
+    for cert, key in ((Path("c"), None), (None, Path("k"))):
+        with pytest.raises(InvalidInput, match="--tls-key"):
+            tls_files(cert, key)
 
 
 def test_an_instance_is_unique_and_safe_inside_names(monkeypatch):

@@ -19,6 +19,7 @@ NAME_SERVERS = {"name_servers": ["127.0.0.1:9876"]}
     [
         ({}, "either name_servers or name_server_url"),
         ({**NAME_SERVERS, "name_server_url": "http://x/nsaddr"}, "either name_servers or name_server_url"),
+        ({"name_server_url": "http://me:hunter2@x/nsaddr"}, "must not stand in name_server_url"),
         ({"name_servers": ["nowhere"]}, "name_servers"),
         ({**NAME_SERVERS, "access_key": {"env": "A"}}, "go together"),
         ({**NAME_SERVERS, "access_key": "plain", "secret_key": {"env": "A"}}, "must not stand in the file"),
