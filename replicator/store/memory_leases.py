@@ -155,8 +155,8 @@ class MemoryLeases:
             _, flow = self._flow_of(stored)
             if flow is not None and self._is_wanted(stored):
                 is_held = stored.lease_until is not None and stored.lease_until > now
-                worker = stored.row.worker or (stored.row.holder if is_held else "")
-                found.append(Share(assignment_id, flow.destination, worker, stored.rate_per_second))
+                holder = stored.row.holder if is_held else ""
+                found.append(Share(assignment_id, flow.destination, stored.row.worker, holder, stored.rate_per_second))
         return found
 
     async def place(self, coordinator: str, placed: Mapping[int, str]) -> bool:

@@ -27,8 +27,8 @@ _REST = text(f"""
          WHERE {_WANTED} AND NOT EXISTS (SELECT FROM workers w WHERE w.holder = a.worker AND {_LIVES})) AS strays""")
 
 _SHARES = text(f"""
-    SELECT a.assignment_id, f.destination, progress.rate_per_second,
-        CASE WHEN a.worker <> '' THEN a.worker WHEN a.lease_until > clock_timestamp() THEN a.holder ELSE '' END AS worker
+    SELECT a.assignment_id, f.destination, progress.rate_per_second, a.worker,
+        CASE WHEN a.lease_until > clock_timestamp() THEN a.holder ELSE '' END AS holder
     FROM assignments a JOIN pairs p ON p.pair_id = a.pair_id JOIN flows f ON f.flow_id = p.flow_id
         JOIN progress ON progress.assignment_id = a.assignment_id
     WHERE {_WANTED} ORDER BY a.assignment_id""")
@@ -84,7 +84,7 @@ class Sharing:
     async def shares(self) -> Sequence[Share]:
         async with self._database.begin() as connection:
             rows = await connection.execute(_SHARES)
-            return [Share(row.assignment_id, row.destination, row.worker, row.rate_per_second) for row in rows]
+            return [Share(row.assignment_id, row.destination, row.worker, row.holder, row.rate_per_second) for row in rows]
 
     async def place(self, coordinator: str, placed: Mapping[int, str]) -> bool:
         async with self._database.begin() as connection:

@@ -25,8 +25,10 @@ class Share:
 
     assignment_id: int
     destination: str
-    worker: str
-    """Who was chosen for it, else who holds it, else empty."""
+    chosen: str
+    """The worker the coordinator decided for, empty before that."""
+    holder: str
+    """The worker that holds its lease now, empty for none."""
     rate_per_second: float | None
 
 

@@ -81,7 +81,7 @@ async def test_a_worker_that_falls_silent_is_no_longer_staff_and_what_it_was_cho
     (only,) = await ids(store)
     await seen(store, "w1")
     await decided(store, {only: "w1"})
-    assert [row.worker for row in await store.shares()] == ["w1"]
+    assert [row.chosen for row in await store.shares()] == ["w1"]
     deadline = time.monotonic() + WORKER_GONE_SECONDS + SOON_SECONDS
     while not (staff := await store.staff()).silent:
         assert time.monotonic() < deadline
@@ -98,7 +98,7 @@ async def test_shares_tell_who_is_to_copy_else_who_copies_and_how_much(store):
     await store.save_progress([Progress(row.assignment_id, row.token, Checkpoint(), rate_per_second=12.5)])
     await decided(store, {two: "w2"})
     found = {share.assignment_id: share for share in await store.shares()}
-    assert {key: share.worker for key, share in found.items()} == {one: "w1", two: "w2", three: ""}
+    assert {key: (share.chosen, share.holder) for key, share in found.items()} == {one: ("", "w1"), two: ("w2", "w1"), three: ("", "")}
     assert found[one].rate_per_second == 12.5
     assert found[one].destination == flow.destination
     await store.set_paused("orders", True, topic="orders")
