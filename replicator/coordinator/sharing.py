@@ -82,7 +82,7 @@ class Sharer:
             return
         self._near = staff.near if staff.is_settled else {}
         if chosen:
-            log.info("shared", assignments=len(shares), moved=len(chosen), workers=len(staff.near))
+            log.info("shared", assignments=len(shares), chosen=len(chosen), workers=len(staff.near))
 
     def _weigh(self, shares: Sequence[Share]) -> None:
         """A mean over some time: what drains a backlog for a moment is no reason to move."""

@@ -297,6 +297,7 @@ class MemoryStore(MapReads, MemoryLeases, MemoryGroups):
             checkpoint=_copied(stored.row.checkpoint),
             paused=flow.paused or pair.paused,
             state=effective_state(stored, pair, flow, self._clock()),
+            rate_per_second=stored.rate_per_second,
         )
 
     async def save_progress(self, items: Sequence[Progress]) -> set[int]:
