@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from replicator.coordinator import declared, leaving
 from replicator.coordinator.connections import Connections
 from replicator.coordinator.starting import STARTED
 from replicator.core.errors import InvalidInput, Missing, NotConnected, Unsafe
+from replicator.core.placement import weight_of
 from replicator.core.record import MessageQueue
 from replicator.store.port import Assignment, ClusterRow, Store
+from replicator.store.sharing_port import Share
 
 KINDS = ("clusters", "tasks", "workers", "assignments")
 WORKER_SEEN_SECONDS = 30.0
@@ -49,9 +53,10 @@ async def get(store: Store, kind: str, name: str | None) -> Any:
         rows = [{"name": row.name, "generation": row.generation, "spec": row.spec} for row in await store.tasks()]
     elif kind == "workers":
         seen = await store.workers(WORKER_SEEN_SECONDS)
-        rows = [{"name": holder, **info, "seen_at": at.isoformat()} for holder, info, at in seen]
+        rows = _workers(seen, await store.shares())
     elif kind == "assignments":
-        rows = [_assignment(one) for one in await store.assignments()]
+        near = {holder: str(info.get("near", "")) for holder, info, _ in await store.workers(WORKER_SEEN_SECONDS)}
+        rows = [_assignment(one) | {"near": near.get(one.holder, "")} for one in await store.assignments()]
     else:
         raise InvalidInput(f"there are no {kind}", hint=f"one of: {', '.join(KINDS)}")
     if name is None:
@@ -140,6 +145,16 @@ def queue_json(queue: MessageQueue) -> dict[str, Any]:
     return {"topic": queue.topic, "broker_name": queue.broker_name, "queue_id": queue.queue_id}
 
 
+def _workers(seen: Sequence[tuple[str, dict[str, Any], datetime]], shares: Sequence[Share]) -> list[dict[str, Any]]:
+    weights: dict[str, float] = {}
+    for share in shares:
+        worker = share.chosen or share.holder
+        weights[worker] = weights.get(worker, 0.0) + weight_of(share.rate_per_second)
+    return [
+        {"name": holder, "near": "", **info, "weight": weights.get(holder, 0.0), "seen_at": at.isoformat()} for holder, info, at in seen
+    ]
+
+
 def _cluster(row: ClusterRow) -> dict[str, Any]:
     return {
         "name": row.name, "connector": row.connector, "region": row.region, "cluster_id": row.cluster_id, "settings": row.settings,
@@ -167,5 +182,7 @@ def _assignment(one: Assignment) -> dict[str, Any]:
         "lag_messages": one.lag_messages,
         "lag_seconds": one.lag_seconds,
         "holder": one.holder,
+        "worker": one.worker,
+        "weight": weight_of(one.rate_per_second),
         "observed_at": one.observed_at.isoformat() if one.observed_at else None,
     }

@@ -60,8 +60,9 @@ class Reconciler:
         self._store = store
         self._connections = connections
         self._instance = instance
-        self._topics = TopicReconciler(store, self.troubles)
-        self._tuner = Tuner(store)
+        self._writes = store.under_lease(instance)
+        self._topics = TopicReconciler(self._writes, self.troubles)
+        self._tuner = Tuner(self._writes)
         self._retries = RetryFinder()
         self._running: dict[str, asyncio.Task[None]] = {}
         self._starts: dict[str, tuple[int, Offsets]] = {}
@@ -102,9 +103,13 @@ class Reconciler:
         """One round over everything, with nothing remembered of the clusters."""
         self._connections.forget_answers()
         self._identified.clear()
-        world = await self._look()
-        self._begin(world)
-        await asyncio.gather(*list(self._running.values()))
+        if not await self._store.hold_coordinator(self._instance, COORDINATOR_LEASE_SECONDS):
+            raise Unsafe("another coordinator reconciles")
+        try:
+            self._begin(await self._look())
+            await asyncio.gather(*list(self._running.values()))
+        finally:
+            await self._store.drop_coordinator(self._instance)
 
     async def _turn(self) -> None:
         if not await self._store.hold_coordinator(self._instance, COORDINATOR_LEASE_SECONDS):
@@ -162,7 +167,7 @@ class Reconciler:
     async def _tell(self, flow: Flow, kind: str, message: str) -> None:
         log.info(kind, task=flow.task, source=flow.source, destination=flow.destination, what=message)
         try:
-            await self._store.record_event(flow.task, kind, message, {"source": flow.source, "destination": flow.destination})
+            await self._writes.record_event(flow.task, kind, message, {"source": flow.source, "destination": flow.destination})
         except StoreUnavailable as error:
             log.warning("event not recorded", task=flow.task, error=str(error))
 
@@ -245,13 +250,13 @@ class Reconciler:
         return True
 
     async def _release(self, flow: Flow, pair: TopicPair) -> None:
-        if await self._store.release_pair(pair.pair_id):
+        if await self._writes.release_pair(pair.pair_id):
             await self._tell(flow, "topic-dropped", f"topic {pair.source_topic} of {flow.source} is no longer selected")
 
     async def _block_pairs(self, pairs: Mapping[str, TopicPair], reason: str) -> None:
         for pair in pairs.values():
             if (pair.state, pair.reason) != ("blocked", reason):
-                await self._store.set_pair_state(pair.pair_id, "blocked", reason)
+                await self._writes.set_pair_state(pair.pair_id, "blocked", reason)
 
     async def _link(self, name: str, world: _World) -> Link:
         return await self._connections.get(world.declared.cluster(name))
@@ -281,7 +286,7 @@ class Reconciler:
     async def _found_now(self, flow: Flow, task: ReplicationTask, source: Link, destination: Link) -> Offsets:
         survey = await survey_flow(task, source, destination)
         offsets = starting.offsets_of(start for topic in survey.topics for start in topic.starts)
-        await starting.write_down(self._store, flow, task.start, offsets)
+        await starting.write_down(self._writes, flow, task.start, offsets)
         return offsets
 
 

@@ -36,6 +36,8 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import structlog
+
 from replicator.coordinator import apply, check, operations, parked, stops, translating
 from replicator.coordinator.atlas import Atlas
 from replicator.coordinator.connections import Connect, Connections
@@ -47,10 +49,13 @@ from replicator.coordinator.headroom import Headroom
 from replicator.coordinator.progress.commands import Ask, GroupCommands, Place
 from replicator.coordinator.progress.loop import ProgressLoop
 from replicator.coordinator.rebuilding import Rebuilds
-from replicator.coordinator.reconcile import Reconciler
+from replicator.coordinator.reconcile import COORDINATOR_LEASE_SECONDS, Reconciler
+from replicator.coordinator.sharing import Sharer
 from replicator.coordinator.status import render_status
 from replicator.core.task import Cluster, ReplicationTask
-from replicator.store.port import Store
+from replicator.store.port import Store, StoreUnavailable
+
+log = structlog.get_logger(__name__)
 
 
 class Coordinator:
@@ -61,6 +66,7 @@ class Coordinator:
         self._store = store
         self._connections = Connections(connect)
         self._reconciler = Reconciler(store, self._connections, instance)
+        self._sharer = Sharer(store, instance, COORDINATOR_LEASE_SECONDS)
         self._headroom = Headroom(store, self._connections)
         self._atlas = Atlas(store)
         self._progress = ProgressLoop(store, self._connections, self._atlas, instance)
@@ -72,11 +78,17 @@ class Coordinator:
         self._applying = asyncio.Lock()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Reconciles and syncs progress until ``stop`` is set, then closes the connectors."""
+        """Reconciles, shares and syncs progress until ``stop`` is set, then gives its lease back and closes the connectors."""
         try:
-            await asyncio.gather(self._reconciler.run(stop), self._progress.run(stop), self._runner.run(stop))
+            await asyncio.gather(
+                self._reconciler.run(stop), self._sharer.run(stop), self._progress.run(stop), self._runner.run(stop)
+            )
         finally:
             await self._rebuilds.close()
+            try:
+                await self._store.drop_coordinator(self.instance)
+            except StoreUnavailable as error:
+                log.warning("lease not given back", error=str(error), hint="the next coordinator waits until it has run out")
             await self._headroom.close()
             await self._connections.close()
 
@@ -88,7 +100,7 @@ class Coordinator:
         await self._connections.close()
 
     async def reconcile_once(self) -> None:
-        """One whole round with fresh eyes, without the lease: for tests and one-shot use."""
+        """One whole round with fresh eyes, under the lease, which is given back after it: for tests and one-shot use."""
         await self._reconciler.round_to_end()
 
     async def apply(

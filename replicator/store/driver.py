@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, Operation
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from replicator.store.notices import Notices
 from replicator.store.port import Conflict, StoreUnavailable
 
 CONNECT_SECONDS_MAX = 5.0
@@ -104,6 +105,7 @@ class Database:
     def __init__(self, url: str) -> None:
         self._url = url
         self._engine = make_engine(url)
+        self.notices = Notices(self._engine)
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:
@@ -112,4 +114,5 @@ class Database:
                 yield connection
 
     async def close(self) -> None:
+        await self.notices.close()
         await self._engine.dispose()

@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from replicator.store import rules
 from replicator.store.driver import Database
 from replicator.store.failover_rows import FailoverRow, Sighting
-from replicator.store.groups import lease_token
+from replicator.store.sharing import coordinator_token
 from replicator.store.tables import cluster_sightings, failovers
 
 
@@ -32,7 +32,7 @@ class Failovers:
 
     async def save_failover(self, holder: str, row: FailoverRow) -> bool:
         async with self._database.begin() as connection:
-            if await lease_token(connection, holder) is None:
+            if await coordinator_token(connection, holder) is None:
                 return False
             values = {"course": row.course, "is_open": row.is_open, "updated_at": func.now()}
             await connection.execute(update(failovers).where(failovers.c.failover_id == row.failover_id).values(values))
@@ -55,7 +55,7 @@ class Failovers:
 
     async def save_sightings(self, holder: str, task: str, sightings: Mapping[str, Mapping[str, Any]]) -> bool:
         async with self._database.begin() as connection:
-            if await lease_token(connection, holder) is None:
+            if await coordinator_token(connection, holder) is None:
                 return False
             if sightings:
                 values = [{"task": task, "cluster": name, "info": dict(info)} for name, info in sightings.items()]

@@ -11,13 +11,13 @@ from typing import Any
 
 from sqlalchemy import Row, bindparam, delete, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from replicator.core.record import MessageQueue
 from replicator.store.driver import Database
 from replicator.store.group_rows import GroupState, GroupWrite, QueueWrite
-from replicator.store.limits import COORDINATOR_LEASE, GROUP_WRITE_DAYS_MAX
-from replicator.store.tables import group_states, group_writes, leases
+from replicator.store.limits import GROUP_WRITE_DAYS_MAX
+from replicator.store.sharing import coordinator_token
+from replicator.store.tables import group_states, group_writes
 
 _PRUNE_EVERY = 1000
 _ROWS_MAX = 1000
@@ -36,7 +36,7 @@ class Groups:
 
     async def save_group_states(self, holder: str, states: Sequence[GroupState]) -> bool:
         async with self._database.begin() as connection:
-            if await lease_token(connection, holder) is None:
+            if await coordinator_token(connection, holder) is None:
                 return False
             for first in range(0, len(states), _ROWS_MAX):
                 rows = [
@@ -54,7 +54,7 @@ class Groups:
     async def intend_group_writes(self, holder: str, writes: Sequence[GroupWrite]) -> Sequence[int] | None:
         ids: list[int] = []
         async with self._database.begin() as connection:
-            token = await lease_token(connection, holder)
+            token = await coordinator_token(connection, holder)
             if token is None:
                 return None
             for first in range(0, len(writes), _ROWS_MAX):
@@ -85,12 +85,6 @@ class Groups:
         async with self._database.begin() as connection:
             found = await connection.execute(query.order_by(group_writes.c.write_id.desc()).limit(limit))
             return [_write(row) for row in found][::-1]
-
-
-async def lease_token(connection: AsyncConnection, holder: str) -> int | None:
-    """Of the lease, where ``holder`` has it."""
-    is_held = (leases.c.name == COORDINATOR_LEASE) & (leases.c.holder == holder) & (leases.c.lease_until > func.clock_timestamp())
-    return (await connection.execute(select(leases.c.token).where(is_held).with_for_update(read=True))).scalar()
 
 
 def _queues_json(queues: Sequence[QueueWrite]) -> list[list[Any]]:

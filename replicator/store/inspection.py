@@ -14,6 +14,7 @@ from replicator.store.driver import Database
 from replicator.store.limits import EVENTS_PER_TASK_MAX, FIGURES_SECONDS_MAX, PARKED_ROWS_MAX, SKIP_REASONS, WORKER_DAYS_MAX
 from replicator.store.port import Assignment, Event, Hole, Parked, Run
 from replicator.store.rows import ASSIGNMENTS, EFFECTIVE_STATE, assignment_of
+from replicator.store.sharing import announce
 from replicator.store.tables import assignments, events, flows, holes, parked, runs, workers
 
 _PRUNE_EVERY = 100
@@ -142,13 +143,17 @@ class Inspection:
         now = func.clock_timestamp()
         statement = upsert(workers).values(holder=holder, info=info, seen_at=now)
         statement = statement.on_conflict_do_update(index_elements=[workers.c.holder], set_={"info": info, "seen_at": now})
+        known = select(workers.c.holder).where(workers.c.holder == holder)
         async with self._database.begin() as connection:
+            is_new = (await connection.execute(known)).scalar() is None
             await connection.execute(statement)
+            if is_new:
+                await announce(connection)
             await connection.execute(delete(workers).where(workers.c.seen_at < now - func.make_interval(0, 0, 0, WORKER_DAYS_MAX)))
 
     async def workers(self, within_seconds: float) -> Sequence[tuple[str, dict[str, Any], datetime]]:
         since = func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, 0, within_seconds)
-        query = select(workers).where(workers.c.seen_at >= since).order_by(workers.c.holder)
+        query = select(workers).where(workers.c.seen_at >= since, workers.c.info["left"].is_(None)).order_by(workers.c.holder)
         async with self._database.begin() as connection:
             return [(row.holder, row.info, row.seen_at) for row in await connection.execute(query)]
 

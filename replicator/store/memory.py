@@ -11,15 +11,17 @@ from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
+from weakref import WeakSet
 
 from replicator.core.offset_map import Epoch
 from replicator.core.record import MessageQueue
 from replicator.store import rules
 from replicator.store.identifiers import make_flow_id
-from replicator.store.limits import COORDINATOR_LEASE, EVENTS_PER_TASK_MAX
+from replicator.store.limits import EVENTS_PER_TASK_MAX
 from replicator.store.memory_access import MemoryAccess
 from replicator.store.memory_failovers import MemoryFailovers
 from replicator.store.memory_figures import effective_state, flow_figures
+from replicator.store.memory_leases import MemoryLeases, MemoryWatch
 from replicator.store.memory_reads import MapReads
 from replicator.store.memory_rebuilds import MemoryRebuilds
 from replicator.store.memory_tables import StoredAssignment, StoredPair, StoredParked, Tables, TopicKey
@@ -30,6 +32,7 @@ from replicator.store.port import (
     Event,
     Flow,
     Hole,
+    LeaseLost,
     NewAssignment,
     Parked,
     Progress,
@@ -39,7 +42,7 @@ from replicator.store.port import (
 )
 
 
-class MemoryStore(MapReads, MemoryRebuilds, MemoryFailovers, MemoryAccess):
+class MemoryStore(MapReads, MemoryLeases, MemoryRebuilds, MemoryFailovers, MemoryAccess):
     """``clock``: seconds since 1970, injectable. ``available = False`` is an outage: every method raises ``StoreUnavailable``;
     setting it back is a restart of the database, after which expired leases count only one lease time later."""
 
@@ -49,6 +52,10 @@ class MemoryStore(MapReads, MemoryRebuilds, MemoryFailovers, MemoryAccess):
         self._tables = Tables()
         self._available = True
         self._up_since = clock()
+        self._watches: WeakSet[MemoryWatch] = WeakSet()
+
+    def under_lease(self, holder: str) -> MemoryStore:
+        return _UnderLease(self, holder)
 
     @property
     def available(self) -> bool:
@@ -260,6 +267,7 @@ class MemoryStore(MapReads, MemoryRebuilds, MemoryFailovers, MemoryAccess):
             row = Assignment(self._new_id(), pair_id, "", "", "", "", new.source_queue, new.destination_queue, new.start_offset)
             tables.assignments[row.assignment_id] = StoredAssignment(row)
             added += 1
+        self._announce()
         return added
 
     async def assignments(self, *, task: str | None = None, flow_id: str | None = None) -> Sequence[Assignment]:
@@ -293,64 +301,8 @@ class MemoryStore(MapReads, MemoryRebuilds, MemoryFailovers, MemoryAccess):
             checkpoint=_copied(stored.row.checkpoint),
             paused=flow.paused or pair.paused,
             state=effective_state(stored, pair, flow, self._clock()),
+            rate_per_second=stored.rate_per_second,
         )
-
-    def _is_expired(self, lease_until: float, lease_seconds: float) -> bool:
-        now = self._clock()
-        return lease_until <= now and self._up_since + lease_seconds <= now
-
-    async def acquire(self, holder: str, lease_seconds: float, limit: int) -> Sequence[Assignment]:
-        taken: list[Assignment] = []
-        for stored in self._read().assignments.values():
-            if len(taken) >= limit:
-                break
-            pair, flow = self._flow_of(stored)
-            if flow is None or flow.paused or pair.paused or pair.state != "active":
-                continue
-            if stored.lease_until is not None and not self._is_expired(stored.lease_until, lease_seconds):
-                continue
-            before = stored.row
-            stored.row = replace(before, token=before.token + 1, holder=holder, clean=False)
-            stored.lease_until, stored.revoked = self._clock() + lease_seconds, False
-            row = self._complete(stored)
-            assert row is not None
-            taken.append(replace(row, holder=before.holder, clean=before.clean))
-        return taken
-
-    async def renew(self, holder: str, lease_seconds: float) -> Mapping[int, int]:
-        held = {}
-        for assignment_id, stored in self._read().assignments.items():
-            if stored.row.holder == holder and stored.lease_until is not None:
-                stored.lease_until = self._clock() + lease_seconds
-                held[assignment_id] = stored.row.token
-        return held
-
-    def _held(self, assignment_id: int, token: int) -> StoredAssignment | None:
-        stored = self._tables.assignments.get(assignment_id)
-        return stored if stored is not None and stored.row.token == token and stored.lease_until is not None else None
-
-    async def release(self, assignment_id: int, token: int, *, clean: bool) -> bool:
-        self._read()
-        stored = self._held(assignment_id, token)
-        if stored is None:
-            return False
-        stored.row, stored.lease_until = replace(stored.row, clean=clean), None
-        return True
-
-    async def leased_count(self, task: str) -> int:
-        tables, now = self._read(), self._clock()
-        living = [stored for stored in tables.assignments.values() if stored.lease_until is not None and stored.lease_until > now]
-        return sum(tables.pairs[stored.row.pair_id].last_task == task for stored in living)
-
-    async def revoked(self, holder: str) -> Sequence[int]:
-        found = []
-        for assignment_id, stored in self._read().assignments.items():
-            if stored.row.holder != holder or stored.lease_until is None:
-                continue
-            pair, flow = self._flow_of(stored)
-            if stored.revoked or flow is None or flow.paused or pair.paused or pair.state != "active":
-                found.append(assignment_id)
-        return found
 
     async def save_progress(self, items: Sequence[Progress]) -> set[int]:
         tables = self._read()
@@ -442,29 +394,26 @@ class MemoryStore(MapReads, MemoryRebuilds, MemoryFailovers, MemoryAccess):
     async def events(self, task: str, limit: int = 200) -> Sequence[Event]:
         return deepcopy(self._read().events.get(task, [])[-limit:])
 
-    async def worker_seen(self, holder: str, info: dict[str, Any]) -> None:
-        self._read().workers[holder] = (deepcopy(info), self._clock())
-
-    async def workers(self, within_seconds: float) -> Sequence[tuple[str, dict[str, Any], datetime]]:
-        since = self._clock() - within_seconds
-        rows = sorted(self._read().workers.items())
-        return [(holder, deepcopy(info), self._at(seen)) for holder, (info, seen) in rows if seen >= since]
-
-    async def hold_coordinator(self, holder: str, lease_seconds: float) -> bool:
-        leases = self._read().leases
-        held = leases.get(COORDINATOR_LEASE)
-        if held is not None and held[0] != holder and not self._is_expired(held[1], lease_seconds):
-            return False
-        if held is None or held[0] != holder:
-            self._read().lease_tokens[COORDINATOR_LEASE] += 1
-        leases[COORDINATOR_LEASE] = (holder, self._clock() + lease_seconds)
-        return True
-
     async def flow_figures(self) -> Sequence[dict[str, Any]]:
         tables = self._read()
         open_parked = [one.assignment_id for one in tables.parked.values() if one.row.state == "parked"]
         pairs = [pair.row for pair in tables.pairs.values()]
         return flow_figures(await self.flows(), pairs, list(tables.assignments.values()), open_parked, self._clock())
+
+
+class _UnderLease(MemoryStore):
+    """The same tables, for the holder of the lease ``coordinator``."""
+
+    def __init__(self, origin: MemoryStore, holder: str) -> None:
+        self.__dict__.update(origin.__dict__)
+        self._origin = origin
+        self._holder = holder
+
+    def _read(self) -> Tables:
+        tables = self._origin._read()
+        if self._origin._token(self._holder) is None:
+            raise LeaseLost("another coordinator reconciles now")
+        return tables
 
 
 def _copied(checkpoint: Checkpoint | None) -> Checkpoint | None:

@@ -8,7 +8,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from replicator.store.group_rows import GroupState, GroupWrite, QueueWrite
-from replicator.store.limits import COORDINATOR_LEASE
 from replicator.store.memory_tables import Tables
 
 
@@ -16,6 +15,9 @@ class MemoryGroups:
     _clock: Callable[[], float]
 
     def _read(self) -> Tables:
+        raise NotImplementedError
+
+    def _token(self, holder: str) -> int | None:
         raise NotImplementedError
 
     def _new_id(self) -> int:
@@ -53,10 +55,3 @@ class MemoryGroups:
     async def group_writes(self, task: str, group: str | None = None, limit: int = 200) -> Sequence[GroupWrite]:
         found = [one for one in self._read().group_writes.values() if one.task == task and group in (None, one.group)]
         return found[-limit:]
-
-    def _token(self, holder: str) -> int | None:
-        tables = self._read()
-        held = tables.leases.get(COORDINATOR_LEASE)
-        if held is None or held[0] != holder or held[1] <= self._clock():
-            return None
-        return tables.lease_tokens[COORDINATOR_LEASE]

@@ -56,6 +56,7 @@ class Tables:
     workers: dict[str, tuple[dict[str, Any], float]] = field(default_factory=dict)
     leases: dict[str, tuple[str, float]] = field(default_factory=dict)
     lease_tokens: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    lease_details: dict[str, dict[str, Any]] = field(default_factory=dict)
     group_states: dict[tuple[str, str, tuple[str, str]], GroupState] = field(default_factory=dict)
     group_writes: dict[int, GroupWrite] = field(default_factory=dict)
     failovers: dict[int, FailoverRow] = field(default_factory=dict)

@@ -20,10 +20,15 @@ from replicator.core.record import MessageQueue, RecordIdentity
 from replicator.store.access_rows import ApiChange, ApiToken, LivingToken
 from replicator.store.failover_rows import FailoverRow, Sighting
 from replicator.store.group_rows import GroupState, GroupWrite, QueueWrite
+from replicator.store.sharing_port import SharesAssignments
 
 
 class StoreUnavailable(ReplicatorError):
     """The database cannot be reached now."""
+
+
+class LeaseLost(StoreUnavailable):
+    """Whoever writes does not hold the lease ``coordinator`` any more: nothing was written, and who holds it will."""
 
 
 class Conflict(Unsafe):
@@ -229,6 +234,9 @@ class Assignment:
     lag_messages: int | None = None
     lag_seconds: float | None = None
     observed_at: datetime | None = None
+    worker: str = ""
+    """Who is to hold it, as the coordinator decided."""
+    rate_per_second: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,12 +281,17 @@ class Event:
     detail: dict[str, Any] = field(default_factory=dict)
 
 
-class Store(Protocol):
+class Store(SharesAssignments, Protocol):
     async def open(self) -> None:
         """Connects and checks the schema version: raises ReplicatorError naming both versions when it is older or newer."""
         ...
 
     async def close(self) -> None: ...
+
+    def under_lease(self, holder: str) -> Store:
+        """The same store for who reconciles: whatever is asked of it raises ``LeaseLost``, and changes nothing, unless ``holder``
+        holds the lease ``coordinator`` until the transaction has ended."""
+        ...
 
     async def identity(self) -> tuple[str, int]:
         """(identity of this database, lineage): changes when it was emptied or restored."""
@@ -360,8 +373,9 @@ class Store(Protocol):
     # leases
     async def acquire(self, holder: str, lease_seconds: float, limit: int) -> Sequence[Assignment]:
         """Leases up to ``limit`` assignments that are free or whose lease has expired, of active unpaused pairs and flows;
-        each with a new token. The returned rows carry the previous holder, ``clean`` and ``senders``. An expired lease counts only
-        after the database has been up for one lease time (Postgres: pg_postmaster_start_time)."""
+        each with a new token; only those for which this holder was chosen (``sharing_port``). The returned rows carry the previous
+        holder, ``clean`` and ``senders``. An expired lease counts only after the database has been up for one lease time (Postgres:
+        pg_postmaster_start_time)."""
         ...
 
     async def renew(self, holder: str, lease_seconds: float) -> Mapping[int, int]:
@@ -371,7 +385,7 @@ class Store(Protocol):
     async def release(self, assignment_id: int, token: int, *, clean: bool) -> bool: ...
 
     async def revoked(self, holder: str) -> Sequence[int]:
-        """Assignments this holder should let go of: paused, deleted, blocked pairs."""
+        """Assignments this holder should let go of: paused, deleted, blocked pairs, and what a living worker was chosen for instead."""
         ...
 
     # positions and the map

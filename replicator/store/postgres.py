@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from replicator.store import schema
 from replicator.store.access import Access
@@ -14,8 +18,10 @@ from replicator.store.groups import Groups
 from replicator.store.inspection import Inspection
 from replicator.store.leases import Leases
 from replicator.store.maps import Maps
+from replicator.store.port import LeaseLost
 from replicator.store.progress import ProgressWrites
 from replicator.store.rebuilding import MapRebuilds
+from replicator.store.sharing import coordinator_token
 from replicator.store.topics import Topics
 
 _INSUFFICIENT_PRIVILEGE = "42501"
@@ -27,6 +33,11 @@ class PostgresStore(Declarations, Topics, Leases, ProgressWrites, Maps, MapRebui
 
     def __init__(self, url: str) -> None:
         self._database = Database(url)
+
+    def under_lease(self, holder: str) -> PostgresStore:
+        guarded = PostgresStore.__new__(PostgresStore)
+        guarded._database = _UnderLease(self._database, holder)
+        return guarded
 
     async def open(self) -> None:
         async with self._database.begin() as connection:
@@ -49,3 +60,22 @@ class PostgresStore(Declarations, Topics, Leases, ProgressWrites, Maps, MapRebui
                 # A hosted server that keeps these functions to itself: its restores are not seen.
                 return own, 1
         return f"{own}-{row.system_identifier}", row.timeline_id
+
+
+class _UnderLease(Database):
+    """The same engine; each transaction begins by locking the lease of the coordinator."""
+
+    def __init__(self, origin: Database, holder: str) -> None:
+        self.notices = origin.notices
+        self._origin = origin
+        self._holder = holder
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[AsyncConnection]:
+        async with self._origin.begin() as connection:
+            if await coordinator_token(connection, self._holder) is None:
+                raise LeaseLost("another coordinator reconciles now")
+            yield connection
+
+    async def close(self) -> None:
+        """The engine is the origin's."""

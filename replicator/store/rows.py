@@ -101,6 +101,8 @@ def assignment_of(row: Row[Any]) -> Assignment:
         lag_messages=row.lag_messages,
         lag_seconds=row.lag_seconds,
         observed_at=row.observed_at,
+        worker=row.worker,
+        rate_per_second=row.rate_per_second,
     )
 
 

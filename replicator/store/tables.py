@@ -152,6 +152,7 @@ assignments = Table(
     Column("start_offset", BigInteger, nullable=False),
     _big("token"),
     _text("holder"),
+    _text("worker"),
     Column("lease_until", DateTime(timezone=True)),
     _flag("clean", default=True),
     _flag("revoked"),
@@ -161,6 +162,7 @@ assignments = Table(
     postgresql_with={"fillfactor": "70"},
 )
 """``lease_until`` is null where nobody holds the lease; a past time is a holder who did not renew.
+``worker``: who is to hold it, as the coordinator decided; empty before that.
 ``revoked``: the task was deleted under the holder, who must let go even if the pair has a new flow by now."""
 
 progress = Table(
@@ -280,6 +282,7 @@ leases = Table(
     Column("holder", Text, nullable=False),
     Column("lease_until", DateTime(timezone=True), nullable=False),
     Column("token", BigInteger, nullable=False, server_default=_ZERO),
+    Column("detail", JSONB, nullable=False, server_default=_EMPTY_OBJECT),
 )
 
 group_states = Table(

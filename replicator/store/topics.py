@@ -14,6 +14,7 @@ from replicator.store import rules
 from replicator.store.driver import Database
 from replicator.store.port import Assignment, NewAssignment, TopicPair
 from replicator.store.rows import ASSIGNMENTS, ASSIGNMENTS_KEPT, PAIRS, pair_of, read_assignments
+from replicator.store.sharing import announce
 from replicator.store.tables import assignments, clusters, flows, pairs, progress, queue_map_entries, queue_maps
 
 
@@ -112,6 +113,7 @@ class Topics:
             added = (await connection.execute(statement.returning(assignments.c.assignment_id))).scalars().all()
             if added:
                 await connection.execute(insert(progress), [{"assignment_id": assignment_id} for assignment_id in added])
+                await announce(connection)
             return len(added)
 
     async def assignments(self, *, task: str | None = None, flow_id: str | None = None) -> Sequence[Assignment]:

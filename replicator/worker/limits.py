@@ -30,6 +30,10 @@ BARRIER_TIMEOUT_SECONDS = 10.0
 LEASE_SECONDS = 5.0
 LEASE_RENEW_SECONDS = 1.0
 LEASES_PER_ROUND_MAX = 500
+SHARES_PAUSE_SECONDS = 0.02
+"""Changes of who is to hold what are followed as they are told of, those of one moment together."""
+WARM_SECONDS_MAX = 2.0
+"""A worker that begins waits this long for its connections before it says that it is there."""
 
 PROOF_AGE_SECONDS_MAX = 1.0
 """How old the proof of the source's history may be when records are examined: a topic deleted, created again and filled beyond our

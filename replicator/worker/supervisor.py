@@ -18,6 +18,7 @@ from replicator.core.connector import Connector
 from replicator.core.errors import Fenced, NotConnected, ReplicatorError
 from replicator.core.task import Cluster, lock_group, position_group
 from replicator.store.port import Assignment, ClusterRow, Progress, Store, StoreUnavailable, TaskRow
+from replicator.store.sharing_port import Released
 from replicator.worker.clock import boot_seconds
 from replicator.worker.copier import Copier
 from replicator.worker.counters import Counters
@@ -30,7 +31,9 @@ from replicator.worker.limits import (
     LEASES_PER_ROUND_MAX,
     PUBLISH_INTERVAL_SECONDS,
     SAVE_INTERVAL_SECONDS,
+    SHARES_PAUSE_SECONDS,
     STOP_SECONDS_MAX,
+    WARM_SECONDS_MAX,
 )
 from replicator.worker.recovery import CopyFinder
 
@@ -50,10 +53,14 @@ class Running:
 
 
 class Worker:
-    """``connect`` makes an unopened connector for a declared cluster. ``instance`` is unique to this process and start."""
+    """``connect`` makes an unopened connector for a declared cluster. ``instance`` is unique to this process and start.
+    ``near``: the cluster beside which it runs, empty for none in particular."""
 
-    def __init__(self, store: Store, connect: Callable[[Cluster], Connector], instance: str) -> None:
+    def __init__(self, store: Store, connect: Callable[[Cluster], Connector], instance: str, near: str = "") -> None:
         self.instance = instance
+        self.near = near
+        self.renewed_at = float("-inf")
+        """When the store last knew of us, on the clock of ``boot_seconds``."""
         self._store = store
         self._connect = connect
         self._connectors: dict[str, Connector] = {}
@@ -65,6 +72,13 @@ class Worker:
         self._starting: set[asyncio.Task[None]] = set()
         self._unclean_senders: dict[int, tuple[str, ...]] = {}
         self._saving = asyncio.Lock()
+        self._leasing = asyncio.Lock()
+        self._watch = store.watch()
+        self._taken: dict[int, Assignment] = {}
+        """Leased, and not running yet."""
+        self._departing: dict[int, Running] = {}
+        """Ended cleanly, and not released yet."""
+        self._departure = asyncio.Lock()
         self._counters = Counters()
         self._cluster_rows: dict[str, ClusterRow] = {}
         self._task_rows: dict[str, TaskRow] = {}
@@ -72,7 +86,7 @@ class Worker:
     async def run(self, stop: asyncio.Event) -> None:
         """Until ``stop`` is set; returns within ``STOP_SECONDS_MAX`` and two saves after that."""
         loops = [
-            asyncio.create_task(self._every(LEASE_RENEW_SECONDS, self._lease_round), name="leases"),
+            asyncio.create_task(self._lease(), name="leases"),
             asyncio.create_task(self._every(SAVE_INTERVAL_SECONDS, self._save_round), name="saves"),
             asyncio.create_task(self._every(PUBLISH_INTERVAL_SECONDS, self._publish_round), name="positions"),
         ]
@@ -84,6 +98,8 @@ class Worker:
         finally:
             for task in (stopped, loops[0], loops[2]):
                 task.cancel()
+            await asyncio.wait([loops[0]])
+            await self._say_goodbye()
             await self._stop_all()
             loops[1].cancel()
             for task in self._fence_tasks:
@@ -106,21 +122,66 @@ class Worker:
                 failing = type(error).__name__
             await asyncio.sleep(interval_seconds)
 
+    async def _lease(self) -> None:
+        """Makes itself known, then keeps what it holds and follows what the coordinator decides."""
+        await self._until_known()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._every(LEASE_RENEW_SECONDS, self._lease_round), name="renewals")
+            group.create_task(self._every(SHARES_PAUSE_SECONDS, self._share_round), name="shares")
+
+    async def _until_known(self) -> None:
+        """Connections first: a worker that can begin at once leaves the queues it takes over without one for a shorter time."""
+        while not self._cluster_rows:
+            try:
+                await self._refresh_declarations()
+                break
+            except StoreUnavailable as error:
+                log.warning("waiting", error=str(error))
+                await asyncio.sleep(LEASE_RENEW_SECONDS)
+        opening = [asyncio.create_task(self._connector(row), name=f"open {row.name}") for row in self._cluster_rows.values()]
+        if opening:
+            _, late = await asyncio.wait(opening, timeout=WARM_SECONDS_MAX)
+            for task in late:
+                task.cancel()
+            for result in await asyncio.gather(*opening, return_exceptions=True):
+                if isinstance(result, ReplicatorError):
+                    log.info("not within reach yet", error=str(result))
+
     async def _lease_round(self) -> None:
         started_at = boot_seconds()
-        held = await self._store.renew(self.instance, LEASE_SECONDS)
-        for fence in self._fences.values():
-            fence.lease_renewed(started_at)
-        for assignment_id, running in list(self._running.items()):
-            if held.get(assignment_id) != running.copier.journal.token:
-                running.task.cancel()
+        async with self._leasing:
+            held = await self._store.renew(self.instance, LEASE_SECONDS)
+            for fence in self._fences.values():
+                fence.lease_renewed(started_at)
+            for assignment_id, running in list(self._running.items()):
+                if held.get(assignment_id) != running.copier.journal.token:
+                    running.task.cancel()
+            nobodys = [Released(i, token, False) for i, token in held.items() if i not in self._running and i not in self._taken]
+            await self._store.release_all(nobodys)
         await self._refresh_declarations()
+        await self._store.worker_seen(self.instance, self.info())
+        self.renewed_at = started_at
+
+    async def _share_round(self) -> None:
+        await self._watch.changed(LEASE_RENEW_SECONDS)
         for assignment_id in await self._store.revoked(self.instance):
-            if assignment_id in self._running:
+            running = self._running.get(assignment_id)
+            if running is not None and not running.copier.stopping:
                 self._begin(self._let_go(assignment_id))
-        await self._store.worker_seen(self.instance, {"assignments": len(self._running), "counters": self._count()})
-        for assignment in await self._store.acquire(self.instance, LEASE_SECONDS, LEASES_PER_ROUND_MAX):
-            self._begin(self._start(assignment))
+        async with self._leasing:  # A renewal that does not know of a lease taken meanwhile would take it for lost.
+            for assignment in await self._store.acquire(self.instance, LEASE_SECONDS, LEASES_PER_ROUND_MAX):
+                self._taken[assignment.assignment_id] = assignment
+                self._begin(self._start(assignment))
+
+    async def _say_goodbye(self) -> None:
+        try:
+            await self._store.worker_left(self.instance)
+        except StoreUnavailable as error:
+            log.warning("left without a word", error=str(error), hint="others wait until the leases have run out")
+
+    def info(self) -> dict[str, Any]:
+        """What it tells of itself."""
+        return {"near": self.near, "assignments": len(self._running), "counters": self._count()}
 
     def _count(self) -> Mapping[str, int]:
         rounds = sum(settler.rounds_total for flow in self._flows.values() for settler in flow.settlers.values())
@@ -161,7 +222,10 @@ class Worker:
     async def _start(self, assignment: Assignment) -> None:
         """Opens what the assignment needs, for as long as it takes, then runs its copier to its end."""
         assignment_id = assignment.assignment_id
+        if assignment_id in self._departing:
+            await self._depart()  # Its release came round before we heard that it was done.
         if assignment_id in self._running:
+            self._taken.pop(assignment_id, None)
             return
         unclean = self._unclean_senders.pop(assignment_id, ())
         if not assignment.clean:
@@ -175,11 +239,13 @@ class Worker:
                 log.warning("cannot start", assignment=f"{assignment.source}: {assignment.source_queue}", error=str(error))
                 try:
                     await self._report_unopened(assignment, error)
+                    self._taken.pop(assignment_id, None)
                     return
                 except StoreUnavailable:
                     await asyncio.sleep(LEASE_RENEW_SECONDS)
         copier = Copier(assignment, flow, self._store, self._save_one)
         task = asyncio.create_task(self._run_copier(copier), name=str(copier))
+        self._taken.pop(assignment_id, None)
         self._running[assignment_id] = Running(copier, task, copied_at_save=copier.journal.checkpoint.copied_total)
 
     async def _report_unopened(self, assignment: Assignment, error: ReplicatorError) -> None:
@@ -223,14 +289,29 @@ class Worker:
             running.task.cancel()
             await asyncio.wait([running.task], timeout=1.0)
         running.copier.state = "waiting-for-worker"
-        await self._save([running])
-        await self._store.release(assignment_id, running.copier.journal.token, clean=running.copier.clean)
-        self._forget(assignment_id)
+        self._departing[assignment_id] = running
+        await self._depart()
+
+    async def _depart(self) -> None:
+        """Saves and releases together what ended meanwhile: one hand-over of many queues is two transactions, not two for each."""
+        async with self._departure:
+            due = dict(self._departing)
+            if not due:
+                return
+            await self._save(list(due.values()))
+            await self._store.release_all([Released(i, one.copier.journal.token, one.copier.clean) for i, one in due.items()])
+            for assignment_id, running in due.items():
+                self._departing.pop(assignment_id, None)
+                if self._running.get(assignment_id) is running:
+                    self._forget(assignment_id)
 
     async def _stop_all(self) -> None:
         for task in list(self._starting):
             task.cancel()
-        results = await asyncio.gather(*(self._let_go(i) for i in list(self._running)), return_exceptions=True)
+        ending = [self._let_go(i) for i in list(self._running)]
+        # Of what never began nothing can be in flight.
+        unused = self._store.release_all([Released(i, one.token, one.clean) for i, one in self._taken.items()])
+        results = await asyncio.gather(unused, *ending, return_exceptions=True)
         for result in results:
             if isinstance(result, StoreUnavailable):
                 log.warning("stopped without saving", error=str(result), hint="the next start reads the destination's log instead")
@@ -238,6 +319,7 @@ class Worker:
                 raise result
 
     async def _save_round(self) -> None:
+        await self._depart()
         for assignment_id, running in list(self._running.items()):
             if running.task.done() and not running.copier.stopping:
                 await self._settle_ended(assignment_id, running)
@@ -319,9 +401,10 @@ class Worker:
                 await connector.publish_position(group, positions)
 
     async def _flow(self, assignment: Assignment) -> FlowContext:
-        flow = self._flows.get(assignment.flow_id)
-        if flow is not None:
-            return flow
+        async with self._opening.setdefault(f"flow {assignment.flow_id}", asyncio.Lock()):
+            return self._flows.get(assignment.flow_id) or await self._make_flow(assignment)
+
+    async def _make_flow(self, assignment: Assignment) -> FlowContext:
         source_row, destination_row = self._row(assignment.source), self._row(assignment.destination)
         source, destination = await self._connector(source_row), await self._connector(destination_row)
         described = await destination.describe()
@@ -329,15 +412,13 @@ class Worker:
         if task_row is None:
             raise NotConnected(f"task {assignment.task} is not known yet")
         task = task_from_spec(task_row.name, task_row.spec)
-        flow = self._flows.get(assignment.flow_id)  # Another assignment of the flow may have come first while we waited.
-        if flow is None:
-            flow = self._flows[assignment.flow_id] = FlowContext(
-                task, task_row.generation, source, destination, source_row, destination_row,
-                {row.cluster_id: row for row in self._cluster_rows.values() if row.cluster_id},
-                self._fence(source, source_row.name, lock_group(destination_row.cluster_id or "")),
-                {}, Rate(task.messages_per_second_max, task.bytes_per_second_max),
-                described.append_bytes_max, described.append_records_max, described.properties_bytes_max, described.record_overhead_bytes,
-            )
+        flow = self._flows[assignment.flow_id] = FlowContext(
+            task, task_row.generation, source, destination, source_row, destination_row,
+            {row.cluster_id: row for row in self._cluster_rows.values() if row.cluster_id},
+            self._fence(source, source_row.name, lock_group(destination_row.cluster_id or "")),
+            {}, Rate(task.messages_per_second_max, task.bytes_per_second_max),
+            described.append_bytes_max, described.append_records_max, described.properties_bytes_max, described.record_overhead_bytes,
+        )
         return flow
 
     def _row(self, cluster: str) -> ClusterRow:

@@ -1,0 +1,111 @@
+"""Who copies what: follows workers that come and go at once, and loads that change with patience.
+
+Runs in the holder of the lease ``coordinator`` only, which the store checks in each choice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+
+import structlog
+
+from replicator.core.errors import ReplicatorError
+from replicator.core.placement import Placeable, place, weight_of
+from replicator.store.port import Store
+from replicator.store.sharing_port import Share, Staff
+
+log = structlog.get_logger(__name__)
+
+TURN_SECONDS = 0.5
+TURN_PAUSE_SECONDS = 0.05
+"""Changes of one moment are followed together."""
+REBALANCE_SECONDS = 30.0
+"""How often the loads are weighed without a worker coming or going."""
+RATE_MEMORY = 0.5
+"""How much of what a rate was before stays in its mean with each weighing."""
+
+
+class Sharer:
+    def __init__(self, store: Store, instance: str, lease_seconds: float) -> None:
+        self._store = store
+        self._instance = instance
+        self._lease_seconds = lease_seconds
+        self._watch = store.watch()
+        self._near: Mapping[str, str] = {}
+        self._weighed_at = float("-inf")
+        self._rates: dict[int, float] = {}
+
+    async def run(self, stop: asyncio.Event) -> None:
+        failing = ""
+        while not stop.is_set():
+            try:
+                await self.turn()
+                failing = ""
+            except ReplicatorError as error:
+                if str(error) != failing:
+                    log.warning("sharing waits", error=str(error))
+                failing = str(error)
+            except Exception:
+                # A bug of ours: loud, and workers go on with what they have.
+                log.exception("sharing failed")
+            await self._pause(stop)
+
+    async def _pause(self, stop: asyncio.Event) -> None:
+        waits = [asyncio.create_task(stop.wait()), asyncio.create_task(self._watch.changed(TURN_SECONDS))]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+        await asyncio.sleep(TURN_PAUSE_SECONDS)
+
+    async def turn(self) -> None:
+        """One look; chooses where something is to choose."""
+        if not await self._store.hold_coordinator(self._instance, self._lease_seconds):
+            self._near, self._weighed_at = {}, float("-inf")
+            self._rates.clear()
+            return
+        staff = await self._store.staff()
+        now = time.monotonic()
+        is_due = now - self._weighed_at >= REBALANCE_SECONDS
+        if not staff.near or not (is_due or staff.strays or staff.near != self._near):
+            return
+        shares = await self._store.shares()
+        if is_due:
+            self._weigh(shares)
+            self._weighed_at = now
+        chosen = self._choose(staff, shares)
+        if not await self._store.place(self._instance, chosen):
+            return
+        self._near = staff.near if staff.is_settled else {}
+        if chosen:
+            log.info("shared", assignments=len(shares), chosen=len(chosen), workers=len(staff.near))
+
+    def _weigh(self, shares: Sequence[Share]) -> None:
+        """A mean over some time: what drains a backlog for a moment is no reason to move."""
+        rates = {}
+        for share in shares:
+            known = self._rates.get(share.assignment_id)
+            now = share.rate_per_second if share.rate_per_second is not None else known
+            if now is not None:
+                rates[share.assignment_id] = now if known is None else RATE_MEMORY * known + (1 - RATE_MEMORY) * now
+        self._rates = rates
+
+    def _choose(self, staff: Staff, shares: Sequence[Share]) -> dict[int, str]:
+        """{assignment: worker} of those for which another than before is chosen."""
+        queues = []
+        for share in shares:
+            # One chosen that never came leaves it where it is.
+            worker = share.chosen if share.chosen in staff.near else share.holder
+            if not staff.is_settled and worker not in staff.near and staff.silent & {share.chosen, share.holder}:
+                continue  # The database was away, and nobody could tell of himself.
+            weight = weight_of(self._rates.get(share.assignment_id, share.rate_per_second))
+            queues.append(Placeable(share.assignment_id, share.destination, weight, worker))
+        placed = place(queues, staff.near)
+        before = {share.assignment_id: share.chosen for share in shares}
+        if not staff.is_settled:
+            placed = {queue.assignment_id: placed[queue.assignment_id] for queue in queues if queue.worker not in staff.near}
+        return {assignment_id: worker for assignment_id, worker in placed.items() if before[assignment_id] != worker}
