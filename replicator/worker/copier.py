@@ -59,9 +59,6 @@ class Copier:
         self.read_at = 0.0
         self.latencies_ms: deque[float] = deque(maxlen=LATENCY_SAMPLES_MAX)
         self.clean = assignment.clean
-        self.unverifiable_total = 0
-        self.doubts_total = 0
-        self.own_tags_kept_total = 0
         self._store = store
         self._save = save
         self._sender = flow.destination.sender(assignment.destination_queue.broker_name)
@@ -119,6 +116,7 @@ class Copier:
                 if self._may_accept(error):
                     continue
                 error.hint = error.hint or HISTORY_HINT
+                self.flow.counts.history_stops_total += self.state != "stopped-history-change"
                 wait = self._show("stopped-history-change", error, BLOCKED_RETRY_SECONDS)
             except Throttled as error:
                 wait = self._show("running", error, error.retry_after_seconds)
@@ -183,7 +181,7 @@ class Copier:
         assert self._permit is not None
         journal.restart()
         if not self.clean:
-            self.doubts_total += 1
+            self.flow.counts.doubts_total += 1
             await self.flow.settler(self.assignment.destination_queue.broker_name).settle(journal.senders, self._permit)
         # Before anything is verified: from here on an append goes out on this connection or not at all.
         sender = await self._sender.connect()
@@ -208,7 +206,7 @@ class Copier:
         self.clean = True
         self._verified_sender = sender
         if not await verify_source(self.flow.source, self.assignment.source_queue, journal.examined_through, journal.checkpoint.identity):
-            self.unverifiable_total += 1
+            self.flow.counts.unverifiable_total += 1
         self._stamper = self.flow.make_stamper(self.assignment, journal.checkpoint.epoch, journal.checkpoint.seen)
 
     async def _verify_last_copy(self, finder: CopyFinder, lowest_kept: int) -> None:
@@ -273,7 +271,7 @@ class Copier:
                 return
             await self._prove_source(batch)
             decided = self._stamper.decide(batch, position)
-            self.own_tags_kept_total += decided.own_tags_kept
+            self.flow.counts.own_tags_kept_total += decided.own_tags_kept
             if self.journal.beyond:
                 self._leave_out_confirmed(decided)
             if len(decided):
@@ -417,7 +415,9 @@ class Copier:
                 f"{self}: {put_text(self.assignment)} answered offset {outcome.first_offset} where at least {expected} was due"
             )
         self.journal.add_copies(decided.offsets[begin:end], outcome.first_offset)
-        self.latencies_ms.append(time.time_ns() / 1e6 - decided.store_timestamps_ms[end - 1])
+        now_ms = time.time_ns() / 1e6
+        self.latencies_ms.append(now_ms - decided.store_timestamps_ms[end - 1])
+        self.flow.counts.latencies.observe(now_ms, decided.store_timestamps_ms[begin:end])
 
     async def _after_refusal(self, outcome: NotStored) -> None:
         """Waits where the same append may be tried again; raises where it may not."""

@@ -15,7 +15,7 @@ import structlog
 from replicator.coordinator.connections import Connections, Link
 from replicator.coordinator.declared import Declared
 from replicator.coordinator.progress.knowledge import GroupKey, Known, known_of, row_of
-from replicator.coordinator.progress.planning import Asked, GroupPlan, Planner
+from replicator.coordinator.progress.planning import REFUSE, Asked, GroupPlan, Planner
 from replicator.coordinator.progress.routes import Direction, Maps, Routes, pairs_of, routes_of
 from replicator.coordinator.progress.writing import Wish, Writer, Written, keeper
 from replicator.core.connector import KeepsProgress
@@ -89,6 +89,9 @@ class TaskSync:
         self._news: list[tuple[str, Known]] = []
         """Of whose members something was learned that is not stored yet."""
         self._round = 0
+        self._refused: dict[tuple[str, str], set[str]] = {}
+        self.has_read_all = False
+        """Whether the last round reached both sides of every pair."""
         self._names: dict[MessageQueue, str] = {}
         self._selected: tuple[ProgressSpec | None, dict[str, bool]] = (None, {})
 
@@ -101,10 +104,16 @@ class TaskSync:
         """Somebody else has held the lease: what we know is old."""
         self.known, self._loaded, self._marks, self._before = {}, False, _Marks(), {}
 
+    def figures(self) -> dict[str, int]:
+        """How many groups wait for a person: counted once, however many pairs of clusters they are on."""
+        split = {group for (group, _), known in self.known.items() if known.ownership.split}
+        return {"groups_split": len(split), "groups_refused": len(set().union(*self._refused.values()))}
+
     async def round(self, task: ReplicationTask, declared: Declared, *, follows: bool) -> None:
         """One interval: read both sides, observe every group, and write what changed where the task says automatic."""
         await self.load()
         self._round += 1
+        self.has_read_all = True
         assignments = await self._store.assignments(task=task.name)
         for pair in pairs_of(task):
             links = {name: await self.link(declared, name) for name in pair}
@@ -112,6 +121,7 @@ class TaskSync:
             if not routes.topics:
                 continue
             seen = await self.read(pair, routes, links)
+            self.has_read_all &= all(offsets is not None for offsets in seen.offsets.values())
             decisions = await self._observe(task, seen, follows=follows)
             if task.progress.sync == "automatic":
                 await self._write_changes(task, declared, seen, links, assignments, decisions)
@@ -237,6 +247,7 @@ class TaskSync:
     ) -> None:
         planners: dict[tuple[str, str], Planner] = {}
         plans: dict[tuple[str, str], list[tuple[Asked, list[GroupPlan]]]] = {}
+        refused = self._refused[seen.pair] = set()
         for count, (group, decision) in enumerate(decisions):
             if count % PLANS_AT_ONCE == 0:
                 await asyncio.sleep(0)
@@ -252,6 +263,8 @@ class TaskSync:
                 asked = Asked(group, self.known[key], where[1], where[2])
                 await self._learn_subscriptions(asked, source)
                 found = await self.plan_group(planner, asked)
+                if any(one.action == REFUSE for plan in found for one in plan.queues):
+                    refused.add(group)
                 if _is_final(found):
                     self._marks.planned[key] = where
                 if any(plan.moves for plan in found) and not (await self.members(asked.known, link, group)).count:
