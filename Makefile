@@ -11,7 +11,7 @@ FAST_TESTS := tests/unit tests/protocol tests/tidy tests/simulation tests/confor
 # $(call need,PROGRAM,WAY OUT): one line instead of a shell error further down.
 need = @command -v $(1) >/dev/null || { echo "make: $(1) is not installed: $(2)" >&2; exit 1; }
 
-.PHONY: help setup demo test test-long test-fast lint type bench kills moves simulate clean java
+.PHONY: help setup demo test test-long test-fast lint type bench kills moves simulate clean java deploy-check deploy-render alerts
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,22 @@ moves: $(STAMP) java  ## failover and failback at full size: every lag, round tr
 
 simulate: $(STAMP)  ## 1,000 seeds of faults over simulated clusters
 	REPLICATOR_SIMULATION_SEEDS=1000 $(BIN)/python -m pytest -q tests/simulation
+
+DEPLOY := .cache/deploy/venv
+$(DEPLOY)/.done: requirements/deploy.txt
+	$(PYTHON) -m venv $(DEPLOY)
+	$(DEPLOY)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/deploy.txt
+	@touch $@
+
+deploy-check: $(STAMP) $(DEPLOY)/.done  ## alert rules, units, container file and chart (needs promtool, helm, kubeconform, systemd)
+	$(BIN)/python -m deploy.checking
+
+deploy-render: $(STAMP)  ## the dashboard and the plain manifests, from the code and the chart (needs helm)
+	$(BIN)/python -m deploy.grafana.dashboard
+	$(BIN)/python -m deploy.checking render
+
+alerts: $(STAMP)  ## every alert rule, fired and resolved by its real cause (needs promtool)
+	$(BIN)/python -m tests.alerts
 
 clean:  ## removes the virtual environment and every cache of this folder
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache dist

@@ -149,6 +149,10 @@ class Coordinator:
         """Of every flow, as the store has them, with what only the sources know."""
         return await self._headroom.add_to(await self._store.flow_figures())
 
+    async def leading(self) -> dict[str, Any]:
+        """Whether this coordinator holds the lease, and what only its holder knows: {"lease_held", "progress": {task: {...}}}."""
+        return {"lease_held": self._progress.holds_lease, "progress": self._progress.figures()}
+
     async def events(self, task: str) -> list[dict[str, Any]]:
         return await operations.events(self._store, task)
 

@@ -62,9 +62,6 @@ class Copier:
         self.read_at = 0.0
         self.latencies_ms: deque[float] = deque(maxlen=LATENCY_SAMPLES_MAX)
         self.clean = assignment.clean
-        self.unverifiable_total = 0
-        self.doubts_total = 0
-        self.own_tags_kept_total = 0
         self._store = store
         self._save = save
         self._sender = flow.destination.sender(assignment.destination_queue.broker_name)
@@ -124,6 +121,7 @@ class Copier:
                 if self._may_accept(error):
                     continue
                 error.hint = error.hint or HISTORY_HINT
+                self.flow.counts.history_stops_total += self.state != "stopped-history-change"
                 wait = self._show("stopped-history-change", error, BLOCKED_RETRY_SECONDS)
             except Throttled as error:
                 wait = self._show("running", error, error.retry_after_seconds)
@@ -188,7 +186,7 @@ class Copier:
         assert self._permit is not None
         journal.restart()
         if not self.clean:
-            self.doubts_total += 1
+            self.flow.counts.doubts_total += 1
             await self.flow.settler(self.assignment.destination_queue.broker_name).settle(journal.senders, self._permit)
         # Before anything is verified: from here on an append goes out on this connection or not at all.
         sender = await self._sender.connect()
@@ -218,7 +216,7 @@ class Copier:
     async def _verify_source(self) -> None:
         journal = self.journal
         if not await verify_source(self.flow.source, self.assignment.source_queue, journal.examined_through, journal.checkpoint.identity):
-            self.unverifiable_total += 1
+            self.flow.counts.unverifiable_total += 1
 
     async def _note_unrecorded(self, finder: CopyFinder, start: int, end: int) -> None:
         """Copies nobody wrote down: page by page, kept in memory only where they are few."""
@@ -319,7 +317,7 @@ class Copier:
                 return
             await self._prove_source(batch)
             decided = self._stamper.decide(batch, position)
-            self.own_tags_kept_total += decided.own_tags_kept
+            self.flow.counts.own_tags_kept_total += decided.own_tags_kept
             identity = decided.identity
             if self.journal.is_replaying and self._recorded is not None:
                 last = self.journal.checkpoint.confirmed_source_offset
@@ -469,7 +467,9 @@ class Copier:
                 f"{self}: {put_text(self.assignment)} answered offset {outcome.first_offset} where at least {expected} was due"
             )
         self.journal.add_copies(decided.offsets[begin:end], outcome.first_offset)
-        self.latencies_ms.append(time.time_ns() / 1e6 - decided.store_timestamps_ms[end - 1])
+        now_ms = time.time_ns() / 1e6
+        self.latencies_ms.append(now_ms - decided.store_timestamps_ms[end - 1])
+        self.flow.counts.latencies.observe(now_ms, decided.store_timestamps_ms[begin:end])
 
     async def _after_refusal(self, outcome: NotStored) -> None:
         """Waits where the same append may be tried again; raises where it may not."""

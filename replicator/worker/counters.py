@@ -1,41 +1,51 @@
-"""What a worker counts about itself since it began, told with its sign of life and shown as metrics of the coordinator."""
+"""What a worker counts of each flow since it began, told with its sign of life and shown as metrics.
+
+A count never falls while the worker lives: it belongs to the flow, whose copiers come and go.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Protocol
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from replicator.observe.latencies import Latencies
 
 
-class Counted(Protocol):
-    """A copier, as far as it counts."""
+@dataclass(slots=True)
+class SettleCounts:
+    """Of one destination broker, as seen from one flow."""
 
-    own_tags_kept_total: int
-    unverifiable_total: int
-    doubts_total: int
-
-
-class Counters:
-    """Sums over copiers that come and go; a sum never falls while the worker lives."""
-
-    def __init__(self) -> None:
-        self._ended: Counter[str] = Counter()
-
-    def ended(self, copier: Counted) -> None:
-        """Called once for each copier, when it is no longer among the living handed to ``sums``."""
-        self._ended.update(_of(copier))
-
-    def sums(self, living: Iterable[Counted], settling_rounds: int) -> Mapping[str, int]:
-        total = Counter(self._ended)
-        for copier in living:
-            total.update(_of(copier))
-        names = ("own_tags_kept_total", "unverifiable_total", "doubts_total")
-        return {**{name: total[name] for name in names}, "settling_rounds_total": settling_rounds}
+    rounds_total: int = 0
+    """Rounds that ended with doubt settled."""
+    seconds_total: float = 0.0
+    """Time spent in rounds, those that came to nothing included."""
+    barriers_total: int = 0
+    """Barriers written and seen."""
+    barriers_failed_total: int = 0
 
 
-def _of(copier: Counted) -> dict[str, int]:
-    return {
-        "own_tags_kept_total": copier.own_tags_kept_total,
-        "unverifiable_total": copier.unverifiable_total,
-        "doubts_total": copier.doubts_total,
-    }
+@dataclass(slots=True)
+class FlowCounts:
+    doubts_total: int = 0
+    history_stops_total: int = 0
+    leases_lost_total: int = 0
+    """Assignments taken away while they were being copied."""
+    own_tags_kept_total: int = 0
+    unverifiable_total: int = 0
+    latencies: Latencies = field(default_factory=Latencies)
+
+    def to_json(self, settled: Iterable[SettleCounts]) -> dict[str, Any]:
+        rounds = list(settled)
+        return {
+            "doubts_total": self.doubts_total,
+            "history_stops_total": self.history_stops_total,
+            "leases_lost_total": self.leases_lost_total,
+            "own_tags_kept_total": self.own_tags_kept_total,
+            "unverifiable_total": self.unverifiable_total,
+            "settling_rounds_total": sum(one.rounds_total for one in rounds),
+            "settling_seconds_total": sum(one.seconds_total for one in rounds),
+            "barriers_total": sum(one.barriers_total for one in rounds),
+            "barriers_failed_total": sum(one.barriers_failed_total for one in rounds),
+            "latency": self.latencies.to_json(),
+        }

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from replicator.core.connector import Connector, KeepsRetries
 from replicator.core.patterns import TopicRules
@@ -17,6 +18,7 @@ from replicator.core.tags import CompiledTags, TagContext, compile_tags
 from replicator.core.task import ReplicationTask
 from replicator.store.port import Assignment, ClusterRow
 from replicator.worker.clock import boot_seconds
+from replicator.worker.counters import FlowCounts
 from replicator.worker.fence import SourceFence
 from replicator.worker.settling import BrokerSettler
 
@@ -58,6 +60,7 @@ class FlowContext:
     append_records_max: int
     properties_bytes_max: int
     record_overhead_bytes: int
+    counts: FlowCounts = field(default_factory=FlowCounts)
 
     def place_of_source(self, assignment: Assignment) -> Place:
         return Place(_id_of(self.source_row), assignment.source_queue)
@@ -67,6 +70,11 @@ class FlowContext:
 
     def settler(self, broker_name: str) -> BrokerSettler:
         return self.settlers.setdefault(broker_name, BrokerSettler(self.destination, broker_name))
+
+    def figures(self) -> dict[str, Any]:
+        """What was counted of this flow, as JSON."""
+        names = {"task": self.task.name, "source": self.source_row.name, "destination": self.destination_row.name}
+        return {**names, **self.counts.to_json(settler.counts for settler in self.settlers.values())}
 
     def make_stamper(self, assignment: Assignment, epoch: int, seen: dict[str, int]) -> Stamper:
         source, put = self.place_of_source(assignment), self.place_of_destination(assignment)

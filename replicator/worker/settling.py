@@ -11,8 +11,9 @@ import asyncio
 from collections.abc import Collection
 
 from replicator.core.connector import Connector, ListsSenders, SendPermit
-from replicator.core.errors import Fenced, NotConnected, Refused, Throttled
+from replicator.core.errors import Fenced, NotConnected, Refused, ReplicatorError, Throttled
 from replicator.worker.clock import boot_seconds
+from replicator.worker.counters import SettleCounts
 from replicator.worker.limits import (
     BACKOFF_FIRST_SECONDS,
     BACKOFF_SECONDS_MAX,
@@ -32,7 +33,7 @@ class BrokerSettler:
         self._one_at_a_time = asyncio.Lock()
         self._settled: dict[str, float] = {}
         """Sender or holder -> when the last round that covered it began."""
-        self.rounds_total = 0
+        self.counts = SettleCounts()
 
     async def settle(self, senders: Collection[str], permit: SendPermit) -> None:
         """``senders``: identities, or holders (every identity ``holder@…`` counts). They must be unable to start new writes.
@@ -43,16 +44,27 @@ class BrokerSettler:
             if all(self._settled.get(sender, float("-inf")) >= asked_at for sender in senders):
                 return
             began_at = boot_seconds()
-            await self._wait_until_gone(senders)
-            await asyncio.sleep(SETTLE_SECONDS)
             try:
-                await self._connector.write_barrier(self._broker_name, permit, BARRIER_TIMEOUT_SECONDS)
-            except Fenced as error:
-                # The right aged while we waited; it is renewed or lost by its own loop, and doubt is settled anew.
-                raise NotConnected(f"cluster {self._connector.cluster}, broker {self._broker_name}: {error.message}") from error
-            self.rounds_total += 1
+                await self._wait_until_gone(senders)
+                await asyncio.sleep(SETTLE_SECONDS)
+                await self._write_barrier(permit)
+            finally:
+                self.counts.seconds_total += boot_seconds() - began_at
+            self.counts.rounds_total += 1
             for sender in senders:
                 self._settled[sender] = began_at
+
+    async def _write_barrier(self, permit: SendPermit) -> None:
+        try:
+            await self._connector.write_barrier(self._broker_name, permit, BARRIER_TIMEOUT_SECONDS)
+        except Fenced as error:
+            self.counts.barriers_failed_total += 1
+            # The right aged while we waited; it is renewed or lost by its own loop, and doubt is settled anew.
+            raise NotConnected(f"cluster {self._connector.cluster}, broker {self._broker_name}: {error.message}") from error
+        except ReplicatorError:
+            self.counts.barriers_failed_total += 1
+            raise
+        self.counts.barriers_total += 1
 
     async def _wait_until_gone(self, senders: Collection[str]) -> None:
         """Returns with the first answer of the broker in which none of the senders has a channel."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +21,6 @@ from replicator.store.port import Assignment, ClusterRow, Progress, Store, Store
 from replicator.store.sharing_port import Released
 from replicator.worker.clock import boot_seconds
 from replicator.worker.copier import Copier
-from replicator.worker.counters import Counters
 from replicator.worker.fence import SourceFence
 from replicator.worker.flow import FlowContext, Rate
 from replicator.worker.limits import (
@@ -79,7 +78,7 @@ class Worker:
         self._departing: dict[int, Running] = {}
         """Ended cleanly, and not released yet."""
         self._departure = asyncio.Lock()
-        self._counters = Counters()
+        self._renewed_at = boot_seconds()
         self._cluster_rows: dict[str, ClusterRow] = {}
         self._task_rows: dict[str, TaskRow] = {}
 
@@ -151,6 +150,7 @@ class Worker:
         started_at = boot_seconds()
         async with self._leasing:
             held = await self._store.renew(self.instance, LEASE_SECONDS)
+            self._renewed_at = started_at
             for fence in self._fences.values():
                 fence.lease_renewed(started_at)
             for assignment_id, running in list(self._running.items()):
@@ -181,18 +181,20 @@ class Worker:
 
     def info(self) -> dict[str, Any]:
         """What it tells of itself."""
-        return {"near": self.near, "assignments": len(self._running), "counters": self._count()}
+        return {"near": self.near, **self.figures()}
 
-    def _count(self) -> Mapping[str, int]:
-        rounds = sum(settler.rounds_total for flow in self._flows.values() for settler in flow.settlers.values())
-        return self._counters.sums((running.copier for running in self._running.values()), rounds)
+    def figures(self) -> dict[str, Any]:
+        """What this worker tells of itself, as JSON: ``observe.metrics`` shows it, here or in a coordinator."""
+        return {
+            "assignments": len(self._running),
+            "lease_age_seconds": boot_seconds() - self._renewed_at,
+            "flows": [flow.figures() for flow in self._flows.values()],
+        }
 
     def _forget(self, assignment_id: int) -> None:
         running = self._running.pop(assignment_id, None)
-        if running is not None:
-            self._counters.ended(running.copier)
-            if running.relearning is not None:
-                running.relearning.cancel()
+        if running is not None and running.relearning is not None:
+            running.relearning.cancel()
 
     def _begin(self, work: Any) -> None:
         task = asyncio.create_task(work)
@@ -350,6 +352,7 @@ class Worker:
     async def _settle_ended(self, assignment_id: int, running: Running) -> None:
         """A copier that ended by itself was fenced: nothing of it may be saved any more, and the lease, if it is still ours, goes back."""
         self._forget(assignment_id)
+        running.copier.flow.counts.leases_lost_total += 1
         await self._store.release(assignment_id, running.copier.journal.token, clean=running.copier.clean)
         if not running.task.cancelled() and running.task.exception() is not None:
             log.error("copier ended", assignment=str(running.copier), error=repr(running.task.exception()))

@@ -46,7 +46,6 @@ WRONG = [
     pytest.param("mode: two-way", "mode: both-ways", "mode", id="unknown value"),
     pytest.param("clusters: [hangzhou, shanghai]", "clusters: [hangzhou, shanghai", "", id="bad YAML"),
     pytest.param("start: earliest", "start: earliest\n  delayed: ahead", "not available in this version", id="feature of a later version"),
-    pytest.param("start: earliest", "start: earliest\n  retry: true", "not available in this version", id="switch of a later version"),
 ]
 
 

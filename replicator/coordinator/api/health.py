@@ -41,7 +41,7 @@ async def metrics(given: Given) -> Response:
     """Prometheus' text format."""
     try:
         workers = {holder: info for holder, info, _ in await given.store.workers(WORKER_SEEN_SECONDS)}
-        given.metrics.update(await given.coordinator.figures(), workers)
+        given.metrics.update(await given.coordinator.figures(), workers, await given.coordinator.leading())
     except StoreUnavailable:
         given.metrics.store_lost()
     return Response(given.metrics.render(), media_type=CONTENT_TYPE_LATEST)

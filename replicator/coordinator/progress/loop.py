@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import structlog
 
@@ -28,6 +29,7 @@ class ProgressLoop:
 
     def __init__(self, store: Store, connections: Connections, maps: Maps, instance: str) -> None:
         self.tasks: dict[str, TaskSync] = {}
+        self.holds_lease = False
         self._store = store
         self._connections = connections
         self._maps = maps
@@ -35,6 +37,7 @@ class ProgressLoop:
         self._running: dict[str, asyncio.Task[None]] = {}
         self._began: dict[str, float] = {}
         self._failing: dict[str, str] = {}
+        self._synced: dict[str, float] = {}
 
     def of(self, task: str) -> TaskSync:
         if task not in self.tasks:
@@ -43,13 +46,24 @@ class ProgressLoop:
 
     async def hold(self) -> bool:
         """Takes or keeps the lease. Without it nothing that we know of groups counts any more."""
-        if await self._store.hold_coordinator(self._instance, LEASE_SECONDS):
+        self.holds_lease = await self._store.hold_coordinator(self._instance, LEASE_SECONDS)
+        if self.holds_lease:
             return True
         await self._cancel()
         for one in self.tasks.values():
             one.forget()
         self._began.clear()
+        self._synced.clear()
         return False
+
+    def figures(self) -> dict[str, dict[str, Any]]:
+        """Of each task that was synced since this coordinator got the lease, for metrics."""
+        now = time.monotonic()
+        return {
+            name: {"sync_age_seconds": now - at, **self.tasks[name].figures()}
+            for name, at in self._synced.items()
+            if name in self.tasks
+        }
 
     async def run(self, stop: asyncio.Event) -> None:
         try:
@@ -76,12 +90,14 @@ class ProgressLoop:
                 return
             known = await declared.load(self._store)
         except ReplicatorError as error:
+            self.holds_lease = False
             self._tell("", str(error))
             return
         self._tell("", "")
         for name in self.tasks.keys() - known.tasks.keys():
             del self.tasks[name]
             self._began.pop(name, None)
+            self._synced.pop(name, None)
         now = time.monotonic()
         for task in known.tasks.values():
             began = self._began.get(task.name)
@@ -98,6 +114,8 @@ class ProgressLoop:
         try:
             async with one.lock:
                 await one.round(task, known, follows=follows)
+            if one.has_read_all:
+                self._synced[task.name] = time.monotonic()
             self._tell(task.name, "")
         except ReplicatorError as error:
             self._tell(task.name, str(error))

@@ -16,7 +16,7 @@ from replicator.coordinator.connections import Connections, Link
 from replicator.coordinator.declared import Declared
 from replicator.coordinator.progress.knowledge import GroupKey, Known, known_of, row_of
 from replicator.coordinator.progress.pending import PendingCounts
-from replicator.coordinator.progress.planning import Asked, GroupPlan, Planner
+from replicator.coordinator.progress.planning import REFUSE, Asked, GroupPlan, Planner
 from replicator.coordinator.progress.retries import not_copied
 from replicator.coordinator.progress.routes import Direction, Maps, pair_of, pairs_of, routes_of, topics_of
 from replicator.coordinator.progress.writing import Wish, Writer, Written, keeper
@@ -95,6 +95,9 @@ class TaskSync:
         self._moved: dict[GroupKey, Known] = {}
         """Whose offsets changed since they were stored: with the cluster gone, what is stored is all that a failover has."""
         self._round = 0
+        self._refused: dict[tuple[str, str], set[str]] = {}
+        self.has_read_all = False
+        """Whether the last round reached both sides of every pair."""
         self._names: dict[MessageQueue, str] = {}
         self._selected: tuple[ProgressSpec | None, dict[str, bool]] = (None, {})
 
@@ -109,10 +112,16 @@ class TaskSync:
         self._news.clear()
         self._moved.clear()
 
+    def figures(self) -> dict[str, int]:
+        """How many groups wait for a person: counted once, however many pairs of clusters they are on."""
+        split = {group for (group, _), known in self.known.items() if known.ownership.split}
+        return {"groups_split": len(split), "groups_refused": len(set().union(*self._refused.values()))}
+
     async def round(self, task: ReplicationTask, declared: Declared, *, follows: bool) -> None:
         """One interval: read both sides, observe every group, and write what changed where the task says automatic."""
         await self.load()
         self._round += 1
+        self.has_read_all = True
         assignments = await self._store.assignments(task=task.name)
         links = {name: await self.link(declared, name) for name in task.clusters}
         reached: set[str] = set()
@@ -122,6 +131,7 @@ class TaskSync:
                 continue
             both = {name: links[name] for name in pair}
             seen = await self.read(pair, topics, both)
+            self.has_read_all &= all(offsets is not None for offsets in seen.offsets.values())
             decisions = await self._observe(task, seen, follows=follows)
             if task.progress.sync == "automatic":
                 late = await not_copied(self._store, task, both, self.groups_in(task, seen))
@@ -259,6 +269,7 @@ class TaskSync:
     ) -> None:
         planners: dict[tuple[str, str], Planner] = {}
         plans: dict[tuple[str, str], list[tuple[Asked, list[GroupPlan]]]] = {}
+        refused = self._refused[seen.pair] = set()
         for count, (group, decision) in enumerate(decisions):
             if count % PLANS_AT_ONCE == 0:
                 await asyncio.sleep(0)
@@ -274,6 +285,8 @@ class TaskSync:
                 asked = Asked(group, self.known[key], where[1], where[2])
                 await self._learn_subscriptions(asked, source)
                 found = await self.plan_group(planner, asked)
+                if any(one.action == REFUSE for plan in found for one in plan.queues):
+                    refused.add(group)
                 if _is_final(found):
                     self._marks.planned[key] = where
                 if any(plan.moves for plan in found) and not (await self.members(asked.known, link, group)).count:

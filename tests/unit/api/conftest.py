@@ -19,6 +19,9 @@ class NotingCoordinator:
         self.answer: Any = {"ok": True}
         self.error: Exception | None = None
 
+    async def leading(self) -> dict[str, Any]:
+        return {}
+
     def __getattr__(self, operation: str):
         if operation.startswith("_"):
             raise AttributeError(operation)

@@ -1,20 +1,33 @@
-"""A worker's counters never fall when a copier ends."""
+"""What is counted of a flow: settling of all its brokers together, latencies of every message."""
 
-from types import SimpleNamespace
+import random
 
-from replicator.worker.counters import Counters
+import pytest
 
-
-def copier(own_tags_kept_total, unverifiable_total, doubts_total):
-    return SimpleNamespace(
-        own_tags_kept_total=own_tags_kept_total, unverifiable_total=unverifiable_total, doubts_total=doubts_total
-    )
+from replicator.observe.latencies import BOUNDS_SECONDS, Latencies
+from replicator.worker.counters import FlowCounts, SettleCounts
 
 
-def test_sums_keep_what_ended_copiers_counted():
-    counters = Counters()
-    one, two = copier(1, 2, 3), copier(10, 20, 30)
-    before = counters.sums([one, two], 7)
-    assert before == {"own_tags_kept_total": 11, "unverifiable_total": 22, "doubts_total": 33, "settling_rounds_total": 7}
-    counters.ended(one)
-    assert counters.sums([two], 7) == before
+def test_all_brokers_of_a_flow_count_together():
+    told = FlowCounts(doubts_total=3).to_json([SettleCounts(1, 2.5, 1, 0), SettleCounts(2, 0.5, 2, 4)])
+    assert (told["doubts_total"], told["settling_rounds_total"], told["settling_seconds_total"]) == (3, 3, 3.0)
+    assert (told["barriers_total"], told["barriers_failed_total"]) == (3, 4)
+
+
+def test_every_message_is_in_its_bucket_whatever_batches_it_came_in():
+    seeded, latencies, taken = random.Random(4), Latencies(), []
+    for _ in range(50):
+        ages_ms = sorted((seeded.choice((1, 5, 40, 700, 100_000, 4_000_000)) for _ in range(seeded.randint(1, 20))), reverse=True)
+        latencies.observe(9e9, [int(9e9) - age for age in ages_ms])
+        taken += ages_ms
+    told = latencies.to_json()
+    expected = [[str(bound), sum(age <= bound * 1000 for age in taken)] for bound in BOUNDS_SECONDS]
+    assert told["buckets"] == [*expected, ["+Inf", len(taken)]]
+    assert told["sum_seconds"] == pytest.approx(sum(taken) / 1000)
+
+
+def test_a_clock_that_is_ahead_takes_nothing_away():
+    latencies = Latencies()
+    latencies.observe(1000.0, [1500, 1600])
+    assert latencies.to_json()["sum_seconds"] == 0
+    assert latencies.to_json()["buckets"][0] == ["0.005", 2]

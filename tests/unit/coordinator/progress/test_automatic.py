@@ -100,6 +100,7 @@ async def test_a_failover_turns_the_direction_and_a_split_stops_it():
             await world.interval()
         (row,) = (await world.plan())["groups"]
         assert row["owner"] == "split"
+        assert world.coordinator._progress.of("t").figures()["groups_split"] == 1
         assert [kind for kind in await world.event_kinds("t") if kind.startswith("group-")] == ["group-moved", "group-split"]
         await world.interval(10)
         assert len(world.groups["hz"].writes) == writes

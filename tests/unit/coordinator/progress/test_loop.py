@@ -29,6 +29,10 @@ async def test_the_coordinator_syncs_by_itself_until_it_is_told_to_stop():
         world.groups["sh"].away = NotConnected("gone")
         asked = world.groups["hz"].calls["group_offsets"]
         await until(lambda: world.groups["hz"].calls["group_offsets"] > asked + 1)
+        told = await world.coordinator.leading()
+        assert told["lease_held"]
+        assert told["progress"]["t"]["sync_age_seconds"] > 1, "an interval without an answer is not a sync"
+        assert (told["progress"]["t"]["groups_split"], told["progress"]["t"]["groups_refused"]) == (0, 0)
         assert not running.done()
     finally:
         stop.set()
@@ -47,6 +51,7 @@ async def test_without_the_lease_nothing_is_read():
         held = await loop.hold()
         await asyncio.wait({running}, timeout=1.5)
         assert not held
+        assert await world.coordinator.leading() == {"lease_held": False, "progress": {}}
         assert world.groups["hz"].calls["group_offsets"] == 0
     finally:
         stop.set()
