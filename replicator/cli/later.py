@@ -9,8 +9,6 @@ import typer
 from replicator.core.errors import InvalidInput
 
 COMMANDS = {
-    "coordinator": "the coordinator as a service of its own",
-    "worker": "a worker as a service of its own",
     "failover": "moves consumers to another cluster",
     "failback": "moves consumers back",
     "audit": "proves that both sides are equal, or lists differences",

@@ -1,4 +1,4 @@
-"""What ``run`` is asked to do, read and judged before anything is started."""
+"""What ``run`` and the services are asked to do, read and judged before anything is started."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from replicator.core.errors import InvalidInput, Unsafe
 
 INSTANCE_HOST_LENGTH_MAX = 24
 PORT_MAX = 65535
+NAME = r"[a-z0-9-]{1,40}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,24 @@ class RunOptions:
     port: int
     token: str | None = None
     database_url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceOptions:
+    """Of a coordinator or worker as a process of its own. ``host`` empty: it does not listen."""
+
+    database_url: str
+    host: str = ""
+    port: int = 0
+    token: str | None = None
+    near: str = ""
+
+
+def parse_near(text: str) -> str:
+    """A cluster's name; whether it is declared shows later, and may change."""
+    if text and not re.fullmatch(NAME, text):
+        raise InvalidInput(f"--near {text!r} is not the name of a cluster")
+    return text
 
 
 def parse_listen(text: str) -> tuple[str, int]:
@@ -46,12 +65,13 @@ def token_of_environment() -> str | None:
 
 def refuse_open_door(host: str, token: str | None) -> None:
     """Without a token only this machine may ask."""
-    if token or _is_loopback(host):
+    if token or is_loopback(host):
         return
     raise Unsafe(f"refusing to listen on {host} without a token", hint="set REPLICATOR_TOKEN, or listen on 127.0.0.1")
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """True where packets to ``host`` do not leave this machine."""
     if host == "localhost":
         return True
     try:

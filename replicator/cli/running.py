@@ -1,4 +1,4 @@
-"""``run``, ``db upgrade`` and ``version``."""
+"""``run``, the services ``coordinator`` and ``worker``, ``db upgrade`` and ``version``."""
 
 from __future__ import annotations
 
@@ -11,10 +11,22 @@ import typer
 
 import replicator
 from replicator.cli import files
-from replicator.cli.options import RunOptions, database_url, parse_listen, refuse_open_door, token_of_environment
+from replicator.cli.options import (
+    RunOptions,
+    ServiceOptions,
+    database_url,
+    is_loopback,
+    parse_listen,
+    parse_near,
+    refuse_open_door,
+    token_of_environment,
+)
+from replicator.core.errors import InvalidInput, Unsafe
 
 DEFAULT_DATA_DIR = Path("replicator-data")
 DEFAULT_LISTEN = "127.0.0.1:8420"
+DEFAULT_WORKER_LISTEN = "127.0.0.1:8421"
+NO_LISTEN = "none"
 
 DataDir = Annotated[Path, typer.Option("--data-dir", help="Where the embedded Postgres keeps its data.")]
 Files = Annotated[list[Path] | None, typer.Option("-f", "--file", help="A file of documents; may be given several times.")]
@@ -57,6 +69,49 @@ def run(
     wiring.run(options)
 
 
+def coordinator(
+    listen: Annotated[str, typer.Option("--listen", help="HOST:PORT of the REST API.")] = DEFAULT_LISTEN,
+) -> None:
+    """The coordinator as a process of its own; any number of them. The database is that of REPLICATOR_DATABASE_URL.
+
+    All answer people; one of them, which holds a lease, decides and reconciles. Example: replicator coordinator --listen 127.0.0.1:8420
+    """
+    options = _service_options(parse_listen(listen))
+    refuse_open_door(options.host, options.token)
+    from replicator.cli import services
+
+    services.run_coordinator(options)
+
+
+def worker(
+    near: Annotated[str, typer.Option("--near", help="The cluster it runs beside: flows to there come to it first.")] = "",
+    listen: Annotated[
+        str, typer.Option("--listen", help=f"HOST:PORT of /healthz, /readyz and /metrics, or {NO_LISTEN}.")
+    ] = DEFAULT_WORKER_LISTEN,
+) -> None:
+    """A worker as a process of its own; any number of them. The database is that of REPLICATOR_DATABASE_URL.
+
+    It takes its share of the queues, and hands them over when it stops. Example: replicator worker --near shanghai
+    """
+    options = _service_options(("", 0) if listen == NO_LISTEN else parse_listen(listen), parse_near(near))
+    if options.host and not is_loopback(options.host) and not options.token:
+        raise Unsafe(f"refusing to listen on {options.host} without a token", hint=f"set REPLICATOR_TOKEN, or --listen {NO_LISTEN}")
+    from replicator.cli import services
+
+    services.run_worker(options)
+
+
+def _service_options(address: tuple[str, int], near: str = "") -> ServiceOptions:
+    from replicator.observe import logging
+
+    logging.configure()
+    url = _database_url()
+    if not url:
+        raise InvalidInput("REPLICATOR_DATABASE_URL is not set: services meet in a database", hint="without one: replicator run")
+    host, port = address
+    return ServiceOptions(url, host, port, token_of_environment(), near)
+
+
 def upgrade(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """Brings the database to this release's schema. Example: replicator db upgrade"""
     from replicator.cli import wiring
@@ -72,6 +127,8 @@ def version() -> None:
 
 def register(app: typer.Typer) -> None:
     app.command()(run)
+    app.command()(coordinator)
+    app.command()(worker)
     database = typer.Typer(help="The database of the replicator.", no_args_is_help=True)
     database.command("upgrade")(upgrade)
     # A group with a single command would swallow its name without a callback.

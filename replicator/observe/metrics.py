@@ -37,9 +37,11 @@ class FlowMetrics(Collector):
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
-    def update(self, figures: Sequence[Mapping[str, Any]], workers: Mapping[str, Mapping[str, Any]]) -> None:
+    def update(
+        self, figures: Sequence[Mapping[str, Any]], workers: Mapping[str, Mapping[str, Any]], *, store_up: bool = True
+    ) -> None:
         """``workers``: what each living worker tells of itself."""
-        self._figures, self._workers, self._store_up = figures, workers, True
+        self._figures, self._workers, self._store_up = figures, workers, store_up
 
     def store_lost(self) -> None:
         """Old figures are not shown as if they were new."""
