@@ -9,8 +9,6 @@ import typer
 from replicator.core.errors import InvalidInput
 
 COMMANDS = {
-    "coordinator": "the coordinator as a service of its own",
-    "worker": "a worker as a service of its own",
     "audit": "proves that both sides are equal, or lists differences",
     "find": "finds a copy",
     "estimate": "estimates cost and time",

@@ -1,4 +1,4 @@
-"""What ``run`` is asked to do, read and judged before anything is started."""
+"""What ``run`` and the services are asked to do, read and judged before anything is started."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from replicator.core.errors import InvalidInput, Unsafe
 
 INSTANCE_HOST_LENGTH_MAX = 24
 PORT_MAX = 65535
+NAME = r"[a-z0-9-]{1,40}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,25 @@ class RunOptions:
     lost: tuple[str, ...] = ()
     """Clusters of the files that are gone, and are not waited for."""
     tls: TlsFiles | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceOptions:
+    """Of a coordinator or worker as a process of its own. ``host`` empty: it does not listen."""
+
+    database_url: str
+    host: str = ""
+    port: int = 0
+    token: str | None = None
+    near: str = ""
+    tls: TlsFiles | None = None
+
+
+def parse_near(text: str) -> str:
+    """A cluster's name; whether it is declared shows later, and may change."""
+    if text and not re.fullmatch(NAME, text):
+        raise InvalidInput(f"--near {text!r} is not the name of a cluster")
+    return text
 
 
 def parse_listen(text: str) -> tuple[str, int]:

@@ -1,9 +1,10 @@
-"""``run``, ``db upgrade`` and ``version``."""
+"""``run``, the services ``coordinator`` and ``worker``, ``db upgrade`` and ``version``."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,10 +12,22 @@ import typer
 
 import replicator
 from replicator.cli import files
-from replicator.cli.options import RunOptions, database_url, parse_listen, refuse_open_door, tls_files, token_of_environment
+from replicator.cli.options import (
+    RunOptions,
+    ServiceOptions,
+    database_url,
+    parse_listen,
+    parse_near,
+    refuse_open_door,
+    tls_files,
+    token_of_environment,
+)
+from replicator.core.errors import InvalidInput
 
 DEFAULT_DATA_DIR = Path("replicator-data")
 DEFAULT_LISTEN = "127.0.0.1:8420"
+DEFAULT_WORKER_LISTEN = "127.0.0.1:8421"
+NO_LISTEN = "none"
 
 DataDir = Annotated[Path, typer.Option("--data-dir", help="Where the embedded Postgres keeps its data.")]
 TlsCert = Annotated[Path | None, typer.Option("--tls-cert", envvar="REPLICATOR_TLS_CERT_FILE", help="Speak TLS with it (PEM).")]
@@ -74,6 +87,56 @@ def run(
     wiring.run(options)
 
 
+def coordinator(
+    listen: Annotated[str, typer.Option("--listen", help="HOST:PORT of the REST API.")] = DEFAULT_LISTEN,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    insecure_http: InsecureHttp = False,
+) -> None:
+    """The coordinator as a process of its own; any number of them. The database is that of REPLICATOR_DATABASE_URL.
+
+    All answer people; one of them, which holds a lease, decides and reconciles. Example: replicator coordinator --listen 127.0.0.1:8420
+    """
+    options = replace(_service_options(parse_listen(listen)), tls=tls_files(tls_cert, tls_key))
+    refuse_open_door(options.host, options.token, options.tls, insecure_http=insecure_http)
+    from replicator.cli import services
+
+    services.run_coordinator(options)
+
+
+def worker(
+    near: Annotated[str, typer.Option("--near", help="The cluster it runs beside: flows to there come to it first.")] = "",
+    listen: Annotated[
+        str, typer.Option("--listen", help=f"HOST:PORT of /healthz, /readyz and /metrics, or {NO_LISTEN}.")
+    ] = DEFAULT_WORKER_LISTEN,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    insecure_http: InsecureHttp = False,
+) -> None:
+    """A worker as a process of its own; any number of them. The database is that of REPLICATOR_DATABASE_URL.
+
+    It takes its share of the queues, and hands them over when it stops. Example: replicator worker --near shanghai
+    """
+    address = ("", 0) if listen == NO_LISTEN else parse_listen(listen)
+    options = replace(_service_options(address, parse_near(near)), tls=tls_files(tls_cert, tls_key))
+    if options.host:
+        refuse_open_door(options.host, options.token, options.tls, insecure_http=insecure_http)
+    from replicator.cli import services
+
+    services.run_worker(options)
+
+
+def _service_options(address: tuple[str, int], near: str = "") -> ServiceOptions:
+    from replicator.observe import logging
+
+    logging.configure()
+    url = _database_url()
+    if not url:
+        raise InvalidInput("REPLICATOR_DATABASE_URL is not set: services meet in a database", hint="without one: replicator run")
+    host, port = address
+    return ServiceOptions(url, host, port, token_of_environment(), near)
+
+
 def upgrade(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """Brings the database to this release's schema. Example: replicator db upgrade"""
     from replicator.cli import wiring
@@ -89,6 +152,8 @@ def version() -> None:
 
 def register(app: typer.Typer) -> None:
     app.command()(run)
+    app.command()(coordinator)
+    app.command()(worker)
     database = typer.Typer(help="The database of the replicator.", no_args_is_help=True)
     database.command("upgrade")(upgrade)
     # A group with a single command would swallow its name without a callback.

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import signal
 import socket
 from collections.abc import Awaitable
 from contextlib import AsyncExitStack
@@ -12,17 +10,16 @@ from functools import partial
 from pathlib import Path
 
 import structlog
-import uvloop
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_delay, wait_exponential
 
 import replicator
 from replicator.cli import files
 from replicator.cli.options import RunOptions, new_instance
+from replicator.cli.process import PART_STOP_SECONDS_MAX, WORKER_STOP_SECONDS_MAX, end_part, run_to_end, stop_on_signals
 from replicator.coordinator.api.app import create_app, listen, serve
 from replicator.coordinator.api.context import Readiness
 from replicator.coordinator.service import Coordinator
 from replicator.core.errors import NotConnected
-from replicator.observe.outcome import cause_of
 from replicator.registry import connect
 from replicator.store import schema
 from replicator.store.embedded import EmbeddedPostgres, PostgresFailed
@@ -35,23 +32,14 @@ log = structlog.get_logger(__name__)
 APPLY_SECONDS_MAX = 300.0
 """A cluster that cannot be reached for so long after the start ends ``run``: somebody should look."""
 APPLY_WAIT_SECONDS_MAX = 10.0
-WORKER_STOP_SECONDS_MAX = 7.0
-PART_STOP_SECONDS_MAX = 1.5
 POSTGRES_RESTART_SECONDS = 2.0
-GC_THRESHOLD_OBJECTS = 50_000
 
 
 def run(options: RunOptions) -> None:
     """Returns after SIGTERM or SIGINT; raises the error that ended it otherwise. ``options`` and files have been judged."""
     listener = listen(options.host, options.port)
     try:
-        # The copy path makes many short-lived objects and no cycles: a collection every 700 of them is wasted.
-        gc.freeze()
-        gc.set_threshold(GC_THRESHOLD_OBJECTS)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_Process(options, listener).run())
-    except Exception as error:
-        raise cause_of(error) from None
+        run_to_end(_Process(options, listener).run())
     finally:
         listener.close()
 
@@ -66,9 +54,7 @@ class _Process:
         self._readiness = Readiness(applied=not options.files)
 
     async def run(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+        stop_on_signals(self._stop)
         async with AsyncExitStack() as stack:
             store = await self._unless_stopped(self._open_store(stack))
             if store is not None:
@@ -126,7 +112,7 @@ class _Process:
                 parts, stops, (WORKER_STOP_SECONDS_MAX, PART_STOP_SECONDS_MAX, PART_STOP_SECONDS_MAX), strict=True
             ):
                 stop.set()
-                await _end(part, seconds)
+                await end_part(part, seconds)
             for helper in helpers:
                 helper.cancel()
 
@@ -165,14 +151,6 @@ class _Process:
             except PostgresFailed as error:
                 log.error("Postgres does not start", error=str(error), next_in_seconds=POSTGRES_RESTART_SECONDS)
                 await asyncio.sleep(POSTGRES_RESTART_SECONDS)
-
-
-async def _end(part: asyncio.Task[None], seconds_max: float) -> None:
-    await asyncio.wait({part}, timeout=seconds_max)
-    if not part.done():
-        log.warning("did not stop in time, cancelled", part=part.get_name(), seconds=seconds_max)
-        part.cancel()
-        await asyncio.wait({part}, timeout=PART_STOP_SECONDS_MAX)
 
 
 async def upgrade_database(url: str, data_dir: Path) -> None:

@@ -60,11 +60,16 @@ class FlowMetrics(Collector):
         self._registry = _registry_of(self)
 
     def update(
-        self, figures: Sequence[Mapping[str, Any]], workers: Mapping[str, Mapping[str, Any]], leading: Mapping[str, Any]
+        self,
+        figures: Sequence[Mapping[str, Any]],
+        workers: Mapping[str, Mapping[str, Any]],
+        leading: Mapping[str, Any] | None = None,
+        *,
+        store_up: bool = True,
     ) -> None:
         """``workers``: what each living worker tells of itself. ``leading``: whether this coordinator holds the lease, and what only
-        its holder knows (``Coordinator.leading``)."""
-        self._figures, self._workers, self._leading, self._store_up = figures, workers, leading, True
+        its holder knows (``Coordinator.leading``); a worker has none of it."""
+        self._figures, self._workers, self._leading, self._store_up = figures, workers, leading or {}, store_up
 
     def store_lost(self) -> None:
         """Old figures are not shown as if they were new."""

@@ -58,8 +58,7 @@ class Worker:
     def __init__(self, store: Store, connect: Callable[[Cluster], Connector], instance: str, near: str = "") -> None:
         self.instance = instance
         self.near = near
-        self.renewed_at = float("-inf")
-        """When the store last knew of us, on the clock of ``boot_seconds``."""
+        self._known_at = float("-inf")
         self._store = store
         self._connect = connect
         self._connectors: dict[str, Connector] = {}
@@ -160,7 +159,7 @@ class Worker:
             await self._store.release_all(nobodys)
         await self._refresh_declarations()
         await self._store.worker_seen(self.instance, self.info())
-        self.renewed_at = started_at
+        self._known_at = started_at
 
     async def _share_round(self) -> None:
         await self._watch.changed(LEASE_RENEW_SECONDS)
@@ -178,6 +177,10 @@ class Worker:
             await self._store.worker_left(self.instance)
         except StoreUnavailable as error:
             log.warning("left without a word", error=str(error), hint="others wait until the leases have run out")
+
+    def unheard_seconds(self) -> float:
+        """For how long the store has not known that this worker is there."""
+        return boot_seconds() - self._known_at
 
     def info(self) -> dict[str, Any]:
         """What it tells of itself."""

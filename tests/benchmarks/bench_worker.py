@@ -14,7 +14,7 @@ import time
 import uvloop
 
 from deploy.local import LocalCluster, start_clusters, stop_clusters
-from replicator.cli.wiring import GC_THRESHOLD_OBJECTS
+from replicator.cli.process import GC_THRESHOLD_OBJECTS
 from replicator.config import task_to_spec
 from replicator.core.task import ReplicationTask, StartPoint
 from replicator.registry import connect
