@@ -8,8 +8,11 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import yaml
+
 from deploy.checking import chart
 from deploy.checking.tools import ROOT, Missing, Refused, run
+from deploy.grafana import dashboard
 
 EXPOSURE_MAX = 15
 """Tenths of systemd's measure: 1.5, of which a process that serves the network cannot do without 1.1."""
@@ -19,6 +22,17 @@ def alert_rules() -> None:
     folder = ROOT / "deploy" / "prometheus"
     run("promtool", "check", "rules", folder / "alerts.yaml")
     run("promtool", "test", "rules", folder / "alerts_test.yaml")
+
+
+def dashboard_expressions() -> None:
+    """Grafana says nothing about an expression before somebody opens the page: as rules, promtool judges them now."""
+    panels = dashboard.dashboard()["panels"]
+    expressions = [target["expr"].replace("$__rate_interval", "5m") for panel in panels for target in panel.get("targets", ())]
+    rules = [{"record": f"panel:{number}", "expr": expression} for number, expression in enumerate(expressions)]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "dashboard.yaml")
+        file.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
+        run("promtool", "check", "rules", file)
 
 
 def units() -> None:
@@ -36,6 +50,7 @@ def container_file() -> None:
 
 CHECKS: tuple[tuple[str, Callable[[], None]], ...] = (
     ("alert rules", alert_rules),
+    ("dashboard", dashboard_expressions),
     ("units of systemd", units),
     ("container file", container_file),
     ("chart and manifests", chart.check),

@@ -26,7 +26,7 @@ _FIGURES = text(f"""
         SELECT flows.flow_id,
             CASE WHEN assignments.assignment_id IS NULL THEN 'blocked' ELSE {EFFECTIVE_STATE} END AS state,
             CASE WHEN {_FRESH} THEN progress.lag_messages END AS lag_messages,
-            CASE WHEN {_FRESH} THEN progress.lag_seconds END AS lag_seconds,
+            CASE WHEN {_FRESH} AND progress.lag_messages IS NOT NULL THEN progress.lag_seconds END AS lag_seconds,
             CASE WHEN {_FRESH} THEN progress.rate_per_second END AS rate_per_second,
             CASE WHEN {_FRESH} THEN progress.latency_p50_ms END AS p50,
             CASE WHEN {_FRESH} THEN progress.latency_p99_ms END AS p99,

@@ -38,7 +38,7 @@ def _figures(
     fresh = [one for one in own if one.observed is not None and one.observed > now - FIGURES_SECONDS_MAX]
     complete = len(fresh) == len(own) > 0 and not empty
     lags = [one.row.lag_messages for one in fresh if one.row.lag_messages is not None]
-    ages = [one.row.lag_seconds for one in fresh if one.row.lag_seconds is not None]
+    ages = [one.row.lag_seconds for one in fresh if one.row.lag_seconds is not None and one.row.lag_messages is not None]
     uncopied = [
         one.row.lag_seconds + now - one.observed for one in own if one.row.lag_seconds is not None and one.observed is not None
     ]

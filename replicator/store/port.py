@@ -265,6 +265,7 @@ class Progress:
     error: str = ""
     lag_messages: int | None = None
     lag_seconds: float | None = None
+    """No record not yet decided upon is older. While ``lag_messages`` is None that is all it says."""
     rate_per_second: float | None = None
     latency_ms: tuple[float, float] | None = None
     """p50, p99 of the last interval."""

@@ -32,6 +32,7 @@ from replicator.worker.limits import (
     BEYOND_COPIES_MAX,
     BLOCKED_RETRY_SECONDS,
     FENCE_VALID_SECONDS,
+    FIGURES_FRESH_SECONDS,
     LATE_ANSWER_SECONDS,
     LATENCY_SAMPLES_MAX,
     PARKED_IN_ROW_MAX,
@@ -215,7 +216,9 @@ class Copier:
 
     async def _verify_source(self) -> None:
         journal = self.journal
-        if not await verify_source(self.flow.source, self.assignment.source_queue, journal.examined_through, journal.checkpoint.identity):
+        examined = journal.checkpoint.identity
+        proven = await verify_source(self.flow.source, self.assignment.source_queue, journal.examined_through, examined)
+        if examined is not None and not proven:
             self.flow.counts.unverifiable_total += 1
 
     async def _note_unrecorded(self, finder: CopyFinder, start: int, end: int) -> None:
@@ -492,11 +495,12 @@ class Copier:
     def progress(self) -> Progress:
         """What is to be saved now, with the figures people look at."""
         progress = self.journal.snapshot(in_flight=not self.clean)
-        fresh = time.monotonic() - self.read_at < 15.0
-        return replace(
-            progress, state=self.state, error=self.error,
-            lag_messages=self.lag_messages if fresh else None, lag_seconds=self.lag_seconds if fresh else None,
-        )
+        silent = time.monotonic() - self.read_at
+        lag_messages, lag_seconds = self.lag_messages, self.lag_seconds
+        if silent >= FIGURES_FRESH_SECONDS:
+            # What was not copied then is so much older now, and what came since is younger than that.
+            lag_messages, lag_seconds = None, None if lag_seconds is None else lag_seconds + silent
+        return replace(progress, state=self.state, error=self.error, lag_messages=lag_messages, lag_seconds=lag_seconds)
 
 
 def put_text(assignment: Assignment) -> str:

@@ -41,7 +41,10 @@ position while a read waits for records answers it as if nothing had happened.""
 
 SAVE_INTERVAL_SECONDS = 1.0
 FIGURES_INTERVAL_SECONDS = 5.0
-"""Unchanged assignments report their lag this often; figures older than 15 s count as unknown."""
+"""Unchanged assignments report their lag this often."""
+
+FIGURES_FRESH_SECONDS = 15.0
+"""A lag read longer ago counts as unknown."""
 
 PUBLISH_INTERVAL_SECONDS = 5.0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from unittest.mock import patch
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -114,6 +115,27 @@ async def stopped(world: World) -> None:
 def test_a_history_stop_is_counted_once() -> None:
     loop = VirtualLoop()
     run(stopped(World(3, loop, queue_count=1, task=replace(TASK, filter=""))), loop)
+
+
+async def cut_off(world: World) -> None:
+    await world.declare()
+    world.start_process()
+    produce(world, "wanted", 5)
+    await world.until_caught_up()
+    assert (await scraped(world))["replicator_unverifiable_positions_total"] == 0
+    world.clusters["shanghai"].cut()
+    produce(world, "wanted", 5)
+    await asyncio.sleep(120)
+    found = await scraped(world)
+    assert "replicator_lag_messages" not in found
+    assert "replicator_lag_seconds" not in found
+    assert 110 <= found["replicator_uncopied_age_seconds"] <= 125
+
+
+def test_while_the_destination_is_away_the_age_grows() -> None:
+    loop = VirtualLoop()
+    with patch("time.monotonic", loop.time), patch("time.time_ns", lambda: loop.clock_ms() * 1_000_000):
+        run(cut_off(World(5, loop, queue_count=1, task=replace(TASK, filter=""))), loop)
 
 
 async def silent(world: World) -> None:

@@ -269,7 +269,7 @@ class TaskSync:
     ) -> None:
         planners: dict[tuple[str, str], Planner] = {}
         plans: dict[tuple[str, str], list[tuple[Asked, list[GroupPlan]]]] = {}
-        refused = self._refused[seen.pair] = set()
+        refused: set[str] = set()
         for count, (group, decision) in enumerate(decisions):
             if count % PLANS_AT_ONCE == 0:
                 await asyncio.sleep(0)
@@ -291,6 +291,7 @@ class TaskSync:
                     self._marks.planned[key] = where
                 if any(plan.moves for plan in found) and not (await self.members(asked.known, link, group)).count:
                     plans.setdefault((owning, written), []).append((asked, found))
+        self._refused[seen.pair] = refused  # At once: whoever asks meanwhile gets the figure of the round before.
         for (owning, written), chosen in plans.items():
             source, link = links[owning], links[written]
             if source is not None and link is not None:

@@ -101,6 +101,10 @@ async def test_what_is_not_copied_grows_older_while_nobody_looks(store):
     second = (await store.flow_figures())[0]["uncopied_age_seconds"]
     assert 50.0 <= first < second < 60.0
     assert isinstance(second, float)
+    await store.save_progress([Progress(two.assignment_id, two.token, Checkpoint(), lag_seconds=70.0, lag_messages=None)])
+    (figures,) = await store.flow_figures()
+    assert (figures["lag_messages"], figures["lag_seconds"]) == (None, None), "a bound is no lag"
+    assert figures["uncopied_age_seconds"] >= 70.0
 
 
 async def test_a_blocked_topic_without_queues_shows(store):
