@@ -11,6 +11,7 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
@@ -49,8 +50,19 @@ def head() -> str:
 
 
 async def upgrade(url: str, *, revision: str = "head") -> None:
-    """Brings the database to the revision, in one transaction; does nothing where it is there already."""
-    await _migrate(url, lambda config: command.upgrade(config, revision))
+    """Brings the database to the revision, in one transaction; does nothing where it is there already, or beyond: a later release
+    has been here, and ``check`` says whether this one can work with what it left."""
+
+    def up(config: Config) -> None:
+        if not _is_beyond(config.attributes["connection"]):
+            command.upgrade(config, revision)
+
+    await _migrate(url, up)
+
+
+def _is_beyond(connection: Connection) -> bool:
+    found = MigrationContext.configure(connection).get_current_revision()
+    return found is not None and int(found) > int(head())
 
 
 async def downgrade(url: str, revision: str) -> None:

@@ -62,7 +62,8 @@ def test_of(cause: Cause, world: World) -> dict[str, Any]:
         "name": cause.name,
         "interval": f"{SCRAPE_SECONDS}s",
         "input_series": [
-            {"series": selector(name, labels), "values": values_of(points, world.scrapes)} for (name, labels), points in world.series.items()
+            {"series": selector(name, labels), "values": values_of(points, world.scrapes)}
+            for (name, labels), points in world.series.items()
         ],
         "promql_expr_test": [
             {
@@ -84,7 +85,9 @@ def main() -> int:
             began = time.perf_counter()
             world = replay(cause)
             file = Path(folder, "replay.yaml")
-            file.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "evaluation_interval": f"{SCRAPE_SECONDS}s", "tests": [test_of(cause, world)]}))
+            file.write_text(
+                yaml.safe_dump({"rule_files": [str(RULES)], "evaluation_interval": f"{SCRAPE_SECONDS}s", "tests": [test_of(cause, world)]})
+            )
             took = f"{world.scrapes * SCRAPE_SECONDS / 60:.0f} minutes in {time.perf_counter() - began:.1f} s"
             try:
                 run("promtool", "test", "rules", file)

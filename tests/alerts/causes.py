@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
-from replicator.coordinator.progress.task_sync import LEASE_SECONDS
 from replicator.core.task import ProgressSpec, ReplicationTask, StartPoint
 from tests.alerts.world import ONE_WAY, TOPIC, World
 
 SETTLED_SECONDS = 120
 HOUR = 3600
+OTHERS_LEASE_SECONDS = 60.0
 RETENTION_FLOOR_SECONDS = 6 * HOUR
 TWO_WAY = ReplicationTask("orders", "two-way", ("hangzhou", "shanghai"), (TOPIC,), StartPoint("earliest"))
 
@@ -57,7 +57,7 @@ async def lease_held_elsewhere(world: World) -> None:
     """A coordinator that Prometheus does not know, of another installation on the same database, say."""
 
     async def renew() -> None:
-        await world.store.hold_coordinator("unknown", LEASE_SECONDS)
+        await world.store.hold_coordinator("unknown", OTHERS_LEASE_SECONDS)
 
     world.gate.away = True
     await world.watch(30)
@@ -214,7 +214,9 @@ CAUSES = (
     Cause("the destination refuses a message, on_refused: stop", refused_with_stop, replace(ONE_WAY, on_refused="stop")),
     Cause("the destination refuses a message", refused_and_parked),
     Cause("a source queue is truncated", source_truncated, queue_count=1),
-    Cause("messages expire unread, on_history_change: continue", expired_before_it_was_copied, replace(ONE_WAY, on_history_change="continue")),
+    Cause(
+        "messages expire unread, on_history_change: continue", expired_before_it_was_copied, replace(ONE_WAY, on_history_change="continue")
+    ),
     Cause("a bug in one queue", bug_in_one_queue),
     Cause("the destination's index stands still", barrier_not_seen),
     Cause("a worker is cut off from the database", worker_cut_off_from_the_database, queue_count=8),
