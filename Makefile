@@ -11,7 +11,7 @@ FAST_TESTS := tests/unit tests/protocol tests/tidy tests/simulation tests/confor
 # $(call need,PROGRAM,WAY OUT): one line instead of a shell error further down.
 need = @command -v $(1) >/dev/null || { echo "make: $(1) is not installed: $(2)" >&2; exit 1; }
 
-.PHONY: help setup demo test test-long test-fast lint type bench kills simulate clean java
+.PHONY: help setup demo test test-long test-fast lint type bench kills scale idle simulate clean java
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,12 @@ bench: $(STAMP) java  ## CPU and rate of a drained backlog, latency at a steady 
 
 kills: $(STAMP) java  ## 50 rounds of kill -9 during traffic on real clusters
 	REPLICATOR_KILL_ROUNDS=50 $(BIN)/python -m pytest -s tests/acceptance/test_kill.py
+
+scale: $(STAMP) java  ## three workers, 64 queues, 5,000 messages a second: join, stop and kill, 20 times each (SCALE="--rounds 2 --rate 500")
+	$(BIN)/python -m tests.benchmarks.bench_scale $(SCALE)
+
+idle: $(STAMP) java  ## CPU and memory of one worker with 5,000 queues in which nothing happens (IDLE="--queues 500")
+	$(BIN)/python -m tests.benchmarks.bench_idle $(IDLE)
 
 simulate: $(STAMP)  ## 1,000 seeds of faults over simulated clusters
 	REPLICATOR_SIMULATION_SEEDS=1000 $(BIN)/python -m pytest -q tests/simulation
