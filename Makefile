@@ -11,7 +11,7 @@ FAST_TESTS := tests/unit tests/protocol tests/tidy tests/simulation tests/confor
 # $(call need,PROGRAM,WAY OUT): one line instead of a shell error further down.
 need = @command -v $(1) >/dev/null || { echo "make: $(1) is not installed: $(2)" >&2; exit 1; }
 
-.PHONY: help setup demo test test-long test-fast lint type bench kills moves simulate clean java deploy-check deploy-render alerts
+.PHONY: help setup demo test test-long test-fast lint type bench kills moves scale idle simulate clean java deploy-check deploy-render alerts
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,12 @@ kills: $(STAMP) java  ## 50 rounds of kill -9 during traffic on real clusters
 
 moves: $(STAMP) java  ## failover and failback at full size: every lag, round trips, a million messages at the other side
 	REPLICATOR_MOVE_MESSAGES=100000 REPLICATOR_MOVE_TRIPS=10 REPLICATOR_MOVE_GROUPS=200 REPLICATOR_MOVE_ROUNDS=400 REPLICATOR_MOVE_MEANWHILE=1000000 $(BIN)/python -m pytest -s -m long tests/acceptance/test_moves.py
+
+scale: $(STAMP) java  ## three workers, 64 queues, 5,000 messages a second: join, stop and kill, 20 times each (SCALE="--rounds 2 --rate 500")
+	$(BIN)/python -m tests.benchmarks.bench_scale $(SCALE)
+
+idle: $(STAMP) java  ## CPU and memory of one worker with 5,000 queues in which nothing happens (IDLE="--queues 500")
+	$(BIN)/python -m tests.benchmarks.bench_idle $(IDLE)
 
 simulate: $(STAMP)  ## 1,000 seeds of faults over simulated clusters
 	REPLICATOR_SIMULATION_SEEDS=1000 $(BIN)/python -m pytest -q tests/simulation

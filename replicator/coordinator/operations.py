@@ -145,13 +145,19 @@ def queue_json(queue: MessageQueue) -> dict[str, Any]:
     return {"topic": queue.topic, "broker_name": queue.broker_name, "queue_id": queue.queue_id}
 
 
+def _shown(info: dict[str, Any]) -> dict[str, Any]:
+    """Without what only other workers want to know."""
+    return {key: value for key, value in info.items() if key != "lost"}
+
+
 def _workers(seen: Sequence[tuple[str, dict[str, Any], datetime]], shares: Sequence[Share]) -> list[dict[str, Any]]:
     weights: dict[str, float] = {}
     for share in shares:
         worker = share.chosen or share.holder
         weights[worker] = weights.get(worker, 0.0) + weight_of(share.rate_per_second)
     return [
-        {"name": holder, "near": "", **info, "weight": weights.get(holder, 0.0), "seen_at": at.isoformat()} for holder, info, at in seen
+        {"name": holder, "near": "", **_shown(info), "weight": weights.get(holder, 0.0), "seen_at": at.isoformat()}
+        for holder, info, at in seen
     ]
 
 

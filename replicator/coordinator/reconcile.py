@@ -68,6 +68,7 @@ class Reconciler:
         self._starts: dict[str, tuple[int, Offsets]] = {}
         self._identified: dict[str, tuple[Link, float]] = {}
         self._woken = asyncio.Event()
+        self._told: dict[str, Any] = {}
 
     def wake(self) -> None:
         """Something was declared: the next round begins now."""
@@ -115,8 +116,17 @@ class Reconciler:
         if not await self._store.hold_coordinator(self._instance, COORDINATOR_LEASE_SECONDS):
             await self.close()
             self.troubles.keep_flows(())
+            self._told = {}
             return
         self._begin(await self._look())
+        told = {"troubles": self.troubles.told()}
+        if told != self._told and await self._store.tell_as_coordinator(self._instance, told):
+            self._told = told
+
+    async def troubles_now(self) -> Troubles:
+        """Of whoever reconciles."""
+        holder, told = await self._store.told_by_coordinator()
+        return self.troubles if holder in ("", self._instance) else Troubles.heard(told.get("troubles", {}))
 
     async def _pause(self, stop: asyncio.Event) -> None:
         waits = [asyncio.create_task(stop.wait()), asyncio.create_task(self._woken.wait())]

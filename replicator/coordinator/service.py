@@ -143,7 +143,7 @@ class Coordinator:
         )
 
     async def status(self, task: str | None = None) -> dict[str, Any]:
-        return await render_status(self._store, await self.figures(), self._reconciler.troubles, task)
+        return await render_status(self._store, await self.figures(), await self._reconciler.troubles_now(), task)
 
     async def figures(self) -> list[dict[str, Any]]:
         """Of every flow, as the store has them, with what only the sources know."""

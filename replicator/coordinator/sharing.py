@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
@@ -22,19 +22,23 @@ TURN_SECONDS = 0.5
 TURN_PAUSE_SECONDS = 0.05
 """Changes of one moment are followed together."""
 REBALANCE_SECONDS = 30.0
-"""How often the loads are weighed without a worker coming or going."""
-RATE_MEMORY = 0.5
-"""How much of what a rate was before stays in its mean with each weighing."""
+"""How often the shares are looked at without a worker coming or going."""
+SAMPLE_SECONDS = 5.0
+RATE_MEMORY = 0.8
+"""How much of what a rate was before stays in its mean with each sample: half a minute's mean, about."""
 
 
 class Sharer:
-    def __init__(self, store: Store, instance: str, lease_seconds: float) -> None:
+    """``clock``: seconds, as ``time.monotonic``."""
+
+    def __init__(self, store: Store, instance: str, lease_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._instance = instance
         self._lease_seconds = lease_seconds
+        self._clock = clock
         self._watch = store.watch()
         self._near: Mapping[str, str] = {}
-        self._weighed_at = float("-inf")
+        self._weighed_at = self._sampled_at = float("-inf")
         self._rates: dict[int, float] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -65,17 +69,23 @@ class Sharer:
     async def turn(self) -> None:
         """One look; chooses where something is to choose."""
         if not await self._store.hold_coordinator(self._instance, self._lease_seconds):
-            self._near, self._weighed_at = {}, float("-inf")
+            self._near, self._weighed_at, self._sampled_at = {}, float("-inf"), float("-inf")
             self._rates.clear()
             return
         staff = await self._store.staff()
-        now = time.monotonic()
+        now = self._clock()
         is_due = now - self._weighed_at >= REBALANCE_SECONDS
-        if not staff.near or not (is_due or staff.strays or staff.near != self._near):
+        wants_sample = now - self._sampled_at >= SAMPLE_SECONDS
+        wants_choice = bool(is_due or staff.strays or staff.near != self._near)
+        if not staff.near or not (wants_choice or wants_sample):
             return
         shares = await self._store.shares()
+        if wants_sample:
+            self._sample(shares)
+            self._sampled_at = now
+        if not wants_choice:
+            return
         if is_due:
-            self._weigh(shares)
             self._weighed_at = now
         chosen = self._choose(staff, shares)
         if not await self._store.place(self._instance, chosen):
@@ -84,7 +94,7 @@ class Sharer:
         if chosen:
             log.info("shared", assignments=len(shares), chosen=len(chosen), workers=len(staff.near))
 
-    def _weigh(self, shares: Sequence[Share]) -> None:
+    def _sample(self, shares: Sequence[Share]) -> None:
         """A mean over some time: what drains a backlog for a moment is no reason to move."""
         rates = {}
         for share in shares:

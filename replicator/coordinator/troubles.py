@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 FlowKey = tuple[str, str, str]
 """(task, source, destination)"""
@@ -20,6 +21,23 @@ class Trouble:
 class Troubles:
     _known: dict[FlowKey, dict[str, Trouble]] = field(default_factory=dict)
     _waiting: dict[FlowKey, str] = field(default_factory=dict)
+
+    def told(self) -> dict[str, Any]:
+        """As JSON, for the coordinators that do not reconcile."""
+        return {
+            "known": [[*flow, topic, one.state, one.reason] for flow, known in self._known.items() for topic, one in known.items()],
+            "waiting": [[*flow, text] for flow, text in self._waiting.items()],
+        }
+
+    @classmethod
+    def heard(cls, told: Mapping[str, Any]) -> Troubles:
+        """What another coordinator told."""
+        made = cls()
+        for task, source, destination, topic, state, reason in told.get("known", ()):
+            made.set((task, source, destination), topic, Trouble(state, reason))
+        for task, source, destination, text in told.get("waiting", ()):
+            made.wait_for((task, source, destination), text)
+        return made
 
     def set(self, flow: FlowKey, topic: str, trouble: Trouble) -> bool:
         """``topic``: a source topic, or ``WHOLE_FLOW``. True if it is news."""

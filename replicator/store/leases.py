@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from sqlalchemy import func, select, text
 
-from replicator.store.limits import COORDINATOR_LEASE, WORKER_GONE_SECONDS
-from replicator.store.port import Assignment
+from replicator.store.limits import COORDINATOR_LEASE, STICKY_STATES, WORKER_GONE_SECONDS
+from replicator.store.port import FORMER_LEASE_MARK, Assignment
 from replicator.store.rows import ASSIGNMENTS, read_assignments
 from replicator.store.sharing import Sharing
 from replicator.store.sharing_port import Released
@@ -28,16 +28,22 @@ _MAY_TAKE = """(a.worker = :holder
 
 _ACQUIRE = text(f"""
     WITH free AS (
-        SELECT a.assignment_id, a.holder, a.clean
+        SELECT a.assignment_id, a.holder, a.clean, a.holder || '{FORMER_LEASE_MARK}' || a.token AS lease
         FROM assignments a JOIN pairs p ON p.pair_id = a.pair_id JOIN flows f ON f.flow_id = p.flow_id
         WHERE p.state = 'active' AND NOT p.paused AND NOT f.paused AND {_MAY_TAKE}
           AND (a.lease_until IS NULL OR (a.lease_until <= clock_timestamp() AND {_EXPIRY_COUNTS}))
         ORDER BY a.assignment_id LIMIT :limit
         FOR NO KEY UPDATE OF a SKIP LOCKED)
     UPDATE assignments a
-    SET token = a.token + 1, holder = :holder, clean = false, revoked = false, lease_until = clock_timestamp() + {_SECONDS}
+    SET token = a.token + 1, holder = :holder, clean = false, revoked = false, lease_until = clock_timestamp() + {_SECONDS},
+        senders = CASE WHEN free.clean OR free.holder = '' THEN a.senders ELSE array_append(a.senders, free.lease) END
     FROM free WHERE free.assignment_id = a.assignment_id
     RETURNING a.assignment_id, free.holder, free.clean""")
+
+_BEGIN = text(f"""
+    UPDATE progress SET state = 'starting'
+    WHERE assignment_id = ANY (CAST(:ids AS bigint[])) AND state NOT IN ({", ".join(f"'{state}'" for state in STICKY_STATES)})""")
+"""What the last holder reported says nothing of the new one."""
 
 _RENEW = text(f"""
     UPDATE assignments SET lease_until = clock_timestamp() + {_SECONDS}
@@ -75,6 +81,7 @@ class Leases(Sharing):
             before = {row.assignment_id: row for row in await connection.execute(_ACQUIRE, values)}
             if not before:
                 return []
+            await connection.execute(_BEGIN, {"ids": list(before)})
             taken = await read_assignments(connection, ASSIGNMENTS.where(assignments.c.assignment_id.in_(before)))
         return [replace(one, holder=before[one.assignment_id].holder, clean=before[one.assignment_id].clean) for one in taken]
 

@@ -10,9 +10,9 @@ from datetime import datetime
 from typing import Any
 from weakref import WeakSet
 
-from replicator.store.limits import COORDINATOR_LEASE, WORKER_GONE_SECONDS
+from replicator.store.limits import COORDINATOR_LEASE, STICKY_STATES, WORKER_GONE_SECONDS
 from replicator.store.memory_tables import StoredAssignment, Tables
-from replicator.store.port import Assignment, Flow, TopicPair
+from replicator.store.port import FORMER_LEASE_MARK, Assignment, Flow, TopicPair
 from replicator.store.sharing_port import Released, Share, Staff
 
 
@@ -93,7 +93,10 @@ class MemoryLeases:
             if stored.lease_until is not None and not self._is_expired(stored.lease_until, lease_seconds):
                 continue
             before = stored.row
-            stored.row = replace(before, token=before.token + 1, holder=holder, clean=False)
+            state = before.state if before.state in STICKY_STATES else "starting"
+            former = () if before.clean or not before.holder else (f"{before.holder}{FORMER_LEASE_MARK}{before.token}",)
+            senders = (*before.senders, *former)
+            stored.row = replace(before, token=before.token + 1, holder=holder, clean=False, state=state, senders=senders)
             stored.lease_until, stored.revoked = self._clock() + lease_seconds, False
             row = self._complete(stored)
             assert row is not None

@@ -22,6 +22,8 @@ from replicator.store.failover_rows import FailoverRow, Sighting
 from replicator.store.group_rows import GroupState, GroupWrite, QueueWrite
 from replicator.store.sharing_port import SharesAssignments
 
+FORMER_LEASE_MARK = "!"
+
 
 class StoreUnavailable(ReplicatorError):
     """The database cannot be reached now."""
@@ -226,7 +228,8 @@ class Assignment:
     clean: bool = True
     """False when the last holder did not release it with nothing in flight."""
     senders: tuple[str, ...] = ()
-    """Sender identities the last holders may have used on the destination broker and that were not proven closed."""
+    """Sender identities the last holders may have used on the destination broker and that were not proven closed; a lease of which
+    nobody said which ones: ``holder``, ``FORMER_LEASE_MARK``, token."""
     state: str = "starting"
     """As shown to people: what the holder reported, unless it is blocked, paused or waits for a worker."""
     error: str = ""
@@ -375,8 +378,8 @@ class Store(SharesAssignments, Protocol):
     async def acquire(self, holder: str, lease_seconds: float, limit: int) -> Sequence[Assignment]:
         """Leases up to ``limit`` assignments that are free or whose lease has expired, of active unpaused pairs and flows;
         each with a new token; only those for which this holder was chosen (``sharing_port``). The returned rows carry the previous
-        holder, ``clean`` and ``senders``. An expired lease counts only after the database has been up for one lease time (Postgres:
-        pg_postmaster_start_time)."""
+        holder and ``clean``, and ``senders`` with the lease of a holder that did not release it cleanly. An expired lease counts
+        only after the database has been up for one lease time (Postgres: pg_postmaster_start_time)."""
         ...
 
     async def renew(self, holder: str, lease_seconds: float) -> Mapping[int, int]:

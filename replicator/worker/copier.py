@@ -10,7 +10,7 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -51,8 +51,16 @@ class DestinationChanged(NotConnected):
 class Copier:
     """Runs one leased assignment until it is stopped or fenced. ``journal`` is what the worker saves."""
 
-    def __init__(self, assignment: Assignment, flow: FlowContext, store: Store, save: Callable[[Copier], Awaitable[None]]) -> None:
-        """``save`` writes this copier's journal to the store now; it raises ``StoreUnavailable`` or ``Fenced``."""
+    def __init__(
+        self,
+        assignment: Assignment,
+        flow: FlowContext,
+        store: Store,
+        save: Callable[[Copier], Awaitable[None]],
+        exact_senders: Callable[[int, Sequence[str]], Awaitable[Sequence[str]]],
+    ) -> None:
+        """``save`` writes this copier's journal to the store now; it raises ``StoreUnavailable`` or ``Fenced``.
+        ``exact_senders``: as ``Vouching.exact``."""
         self.assignment = assignment
         self.flow = flow
         self.journal = Journal(assignment)
@@ -65,6 +73,7 @@ class Copier:
         self.clean = assignment.clean
         self._store = store
         self._save = save
+        self._exact_senders = exact_senders
         self._sender = flow.destination.sender(assignment.destination_queue.broker_name)
         self._verified_sender = ""
         self._proven_at = float("-inf")
@@ -188,7 +197,8 @@ class Copier:
         journal.restart()
         if not self.clean:
             self.flow.counts.doubts_total += 1
-            await self.flow.settler(self.assignment.destination_queue.broker_name).settle(journal.senders, self._permit)
+            senders = await self._exact_senders(self.assignment.assignment_id, journal.senders)
+            await self.flow.settler(self.assignment.destination_queue.broker_name).settle(senders, self._permit)
         # Before anything is verified: from here on an append goes out on this connection or not at all.
         sender = await self._sender.connect()
         source, put = self.flow.place_of_source(self.assignment), self.flow.place_of_destination(self.assignment)

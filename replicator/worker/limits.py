@@ -40,6 +40,7 @@ PROOF_AGE_SECONDS_MAX = 1.0
 position while a read waits for records answers it as if nothing had happened."""
 
 SAVE_INTERVAL_SECONDS = 1.0
+RATE_SECONDS_MIN = 0.5
 FIGURES_INTERVAL_SECONDS = 5.0
 """Unchanged assignments report their lag this often."""
 

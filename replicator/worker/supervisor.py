@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
@@ -29,12 +29,14 @@ from replicator.worker.limits import (
     LEASE_SECONDS,
     LEASES_PER_ROUND_MAX,
     PUBLISH_INTERVAL_SECONDS,
+    RATE_SECONDS_MIN,
     SAVE_INTERVAL_SECONDS,
     SHARES_PAUSE_SECONDS,
     STOP_SECONDS_MAX,
     WARM_SECONDS_MAX,
 )
 from replicator.worker.recovery import CopyFinder
+from replicator.worker.vouching import Vouching
 
 log = structlog.get_logger(__name__)
 
@@ -47,8 +49,18 @@ class Running:
     copier: Copier
     task: asyncio.Task[None]
     saved_at: float = 0.0
-    copied_at_save: int = 0
+    copied_when_rated: int = 0
+    rated_at: float = field(default_factory=time.monotonic)
+    rate_per_second: float | None = None
     relearning: asyncio.Task[None] | None = None
+
+    def rate(self, copied: int, now: float) -> float | None:
+        """Over no less than ``RATE_SECONDS_MIN``: what came within a moment says nothing about the next."""
+        elapsed = now - self.rated_at
+        if elapsed >= RATE_SECONDS_MIN:
+            self.rate_per_second = (copied - self.copied_when_rated) / elapsed
+            self.rated_at, self.copied_when_rated = now, copied
+        return self.rate_per_second
 
 
 class Worker:
@@ -68,7 +80,7 @@ class Worker:
         self._fence_tasks: list[asyncio.Task[None]] = []
         self._running: dict[int, Running] = {}
         self._starting: set[asyncio.Task[None]] = set()
-        self._unclean_senders: dict[int, tuple[str, ...]] = {}
+        self._vouching = Vouching(store, instance)
         self._saving = asyncio.Lock()
         self._leasing = asyncio.Lock()
         self._watch = store.watch()
@@ -156,7 +168,10 @@ class Worker:
                 if held.get(assignment_id) != running.copier.journal.token:
                     running.task.cancel()
             nobodys = [Released(i, token, False) for i, token in held.items() if i not in self._running and i not in self._taken]
-            await self._store.release_all(nobodys)
+            if nobodys:
+                for assignment_id, token, _ in nobodys:
+                    self._vouching.lost(assignment_id, token, ())
+                await self._store.release_all(nobodys)
         await self._refresh_declarations()
         await self._store.worker_seen(self.instance, self.info())
         self._known_at = started_at
@@ -184,7 +199,7 @@ class Worker:
 
     def info(self) -> dict[str, Any]:
         """What it tells of itself."""
-        return {"near": self.near, **self.figures()}
+        return {"near": self.near, **self.figures(), "lost": self._vouching.told()}
 
     def figures(self) -> dict[str, Any]:
         """What this worker tells of itself, as JSON: ``observe.metrics`` shows it, here or in a coordinator."""
@@ -232,10 +247,6 @@ class Worker:
         if assignment_id in self._running:
             self._taken.pop(assignment_id, None)
             return
-        unclean = self._unclean_senders.pop(assignment_id, ())
-        if not assignment.clean:
-            former = () if assignment.holder in ("", self.instance) else (assignment.holder,)
-            assignment = replace(assignment, senders=tuple({*assignment.senders, *former, *unclean}))
         while True:
             try:
                 flow = await self._flow(assignment)
@@ -248,10 +259,10 @@ class Worker:
                     return
                 except StoreUnavailable:
                     await asyncio.sleep(LEASE_RENEW_SECONDS)
-        copier = Copier(assignment, flow, self._store, self._save_one)
+        copier = Copier(assignment, flow, self._store, self._save_one, self._vouching.exact)
         task = asyncio.create_task(self._run_copier(copier), name=str(copier))
         self._taken.pop(assignment_id, None)
-        self._running[assignment_id] = Running(copier, task, copied_at_save=copier.journal.checkpoint.copied_total)
+        self._running[assignment_id] = Running(copier, task, copied_when_rated=copier.journal.checkpoint.copied_total)
 
     async def _report_unopened(self, assignment: Assignment, error: ReplicatorError) -> None:
         """Shows why an assignment cannot even begin, and gives it back to be tried again."""
@@ -280,7 +291,7 @@ class Worker:
         finally:
             if not copier.clean or not copier.stopping:
                 # The next holder waits until the broker no longer lists our connection, whether or not something is under way on it.
-                self._unclean_senders[assignment_id] = await copier.abandon()
+                self._vouching.lost(assignment_id, copier.journal.token, await copier.abandon())
             await copier.flow.fence.give_up(copier.assignment.source_queue)
 
     async def _let_go(self, assignment_id: int) -> None:
@@ -373,11 +384,9 @@ class Worker:
             progresses = []
             for running in due:
                 progress = running.copier.progress()
-                elapsed = max(now - running.saved_at, 1e-3) if running.saved_at else SAVE_INTERVAL_SECONDS
-                copied = progress.checkpoint.copied_total
                 latencies = sorted(running.copier.latencies_ms)
                 running.copier.latencies_ms.clear()
-                progress.rate_per_second = (copied - running.copied_at_save) / elapsed
+                progress.rate_per_second = running.rate(progress.checkpoint.copied_total, now)
                 progress.latency_ms = _percentiles(latencies)
                 progresses.append(progress)
             try:
@@ -388,7 +397,6 @@ class Worker:
                 raise
             for running, progress in zip(due, progresses, strict=True):
                 running.saved_at = now
-                running.copied_at_save = progress.checkpoint.copied_total
                 if progress.assignment_id in lost:
                     running.task.cancel()
 

@@ -62,16 +62,19 @@ class ReplicatorProcess:
         assert self._child is not None
         return self._child.pid
 
+    def arguments(self) -> list[str]:
+        lost = [word for name in self.lost for word in ("--lost", name)]
+        return ["run", "-f", str(self.file), "--data-dir", str(self.data_dir), *lost]
+
     def start(self) -> None:
         with self.log.open("ab") as output:
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "replicator", "run", "-f", str(self.file), "--data-dir", str(self.data_dir),
-                 "--listen", f"127.0.0.1:{self.port}", *(word for name in self.lost for word in ("--lost", name))],
+                [sys.executable, "-m", "replicator", *self.arguments(), "--listen", f"127.0.0.1:{self.port}"],
                 stdout=output, stderr=subprocess.STDOUT, env=self.environment,
             )
 
-    def wait_ready(self) -> None:
-        deadline = time.monotonic() + READY_SECONDS_MAX
+    def wait_ready(self, seconds_max: float = READY_SECONDS_MAX) -> None:
+        deadline = time.monotonic() + seconds_max
         while True:
             assert self._child is not None
             if self._child.poll() is not None:
@@ -82,7 +85,7 @@ class ReplicatorProcess:
             except (OSError, urllib.error.URLError) as error:
                 if time.monotonic() > deadline:
                     said = error.read().decode() if isinstance(error, urllib.error.HTTPError) else ""
-                    raise AssertionError(f"not ready after {READY_SECONDS_MAX:.0f} s: {error} {said}\n{self.tail()}") from error
+                    raise AssertionError(f"not ready after {seconds_max:.0f} s: {error} {said}\n{self.tail()}") from error
                 time.sleep(POLL_SECONDS)
 
     def get(self, path: str) -> Any:
@@ -135,9 +138,9 @@ class ReplicatorProcess:
                 raise AssertionError(f"not {what} after {timeout_seconds:.0f} s: {json.dumps(flows)[:4000]}\n{self.tail()}")
             time.sleep(POLL_SECONDS)
 
-    def command(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    def command(self, *arguments: str | Path, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         """A command that asks this process."""
-        return run_command(*arguments, environment={"REPLICATOR_URL": f"http://127.0.0.1:{self.port}"})
+        return run_command(*arguments, environment={"REPLICATOR_URL": f"http://127.0.0.1:{self.port}"} | (environment or {}))
 
     def answer_of(self, *arguments: str) -> Any:
         """The JSON a command prints; fails where it does not end well."""

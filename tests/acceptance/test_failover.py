@@ -127,6 +127,7 @@ def test_a_lost_region_costs_nothing_and_the_way_back_neither(regions, witness, 
     assert process.stop() < 10
 
 
+@pytest.mark.long
 def test_a_planned_move_closes_the_source_and_survives_a_kill(two_clusters, witness, replicator, topic_name) -> None:
     """Switch-over under traffic: fenced, caught up, moved; the coordinator is killed in the middle of it."""
     source, destination = two_clusters

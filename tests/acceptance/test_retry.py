@@ -115,6 +115,7 @@ def clusters(request) -> Iterator[tuple[LocalCluster, LocalCluster]]:
         yield made
 
 
+@pytest.mark.long
 def test_a_group_takes_what_waits_there_and_back(clusters, witness, replicator, topic_name) -> None:
     here, there = clusters
     topic = topic_name("to-and-fro")

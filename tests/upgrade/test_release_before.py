@@ -16,7 +16,7 @@ from sqlalchemy.pool import NullPool
 from replicator.store import schema
 from tests.tidy.test_tree import ROOT
 
-pytestmark = pytest.mark.postgres
+pytestmark = [pytest.mark.postgres, pytest.mark.long]
 
 WORK = ROOT / "tests" / "upgrade" / "work.py"
 WORK_SECONDS_MAX = 120

@@ -41,7 +41,7 @@ async def test_an_expired_lease_goes_to_the_next_with_a_new_token_and_the_old_to
     assert await store.save_progress([progress(old, senders=("s1", "s2"))]) == set()
     await expire(store)
     (new,) = await leased(store, "worker-2", seconds=SHORT_LEASE_SECONDS)
-    assert (new.token, new.holder, new.clean, new.senders) == (old.token + 1, "worker-1", False, ("s1", "s2"))
+    assert (new.token, new.holder, new.clean, new.senders) == (old.token + 1, "worker-1", False, ("s1", "s2", f"worker-1!{old.token}"))
     assert new.checkpoint.examined_through == 5
     late = Progress(old.assignment_id, old.token, Checkpoint(examined_through=99), runs=[Run(1, 0, 0, 99)], senders=("x",))
     assert await store.save_progress([late]) == {old.assignment_id}
@@ -49,7 +49,7 @@ async def test_an_expired_lease_goes_to_the_next_with_a_new_token_and_the_old_to
     assert await store.renew("worker-1", LEASE_SECONDS) == {}
     assert list(await store.runs(old.assignment_id)) == []
     (row,) = await store.assignments()
-    assert (row.checkpoint.examined_through, row.senders, row.holder) == (5, ("s1", "s2"), "worker-2")
+    assert (row.checkpoint.examined_through, row.senders, row.holder) == (5, ("s1", "s2", f"worker-1!{old.token}"), "worker-2")
 
 
 async def test_a_fenced_item_does_not_keep_the_others_from_being_saved(store):
