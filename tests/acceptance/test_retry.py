@@ -158,7 +158,7 @@ def test_a_group_takes_what_waits_there_and_back(clusters, witness, replicator, 
     assert process.stop() < 10
 
 
-@pytest.mark.parametrize("clusters", [DEFAULT_VERSION, "4.9.7"], indirect=True)
+@pytest.mark.parametrize("clusters", [DEFAULT_VERSION, pytest.param("4.9.7", marks=pytest.mark.long)], indirect=True)
 def test_messages_that_wait_for_a_retry_survive_the_source(clusters, witness, replicator, topic_name) -> None:
     source, destination = clusters
     topic = topic_name("failing")
