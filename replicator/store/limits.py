@@ -13,8 +13,9 @@ WORKER_DAYS_MAX = 1
 """A worker not seen for longer is forgotten."""
 GROUP_WRITE_DAYS_MAX = 7
 """An older write of a group's offsets is forgotten."""
-WORKER_GONE_SECONDS = 4.0
-"""A worker tells of itself every second; one not heard of for longer gets nothing more, and what it was chosen for goes to others."""
+WORKER_GONE_SECONDS = 6.0
+"""A worker tells of itself every second; one not heard of for longer gets nothing more, and what it was chosen for goes to others.
+Not before its leases have run out (5 s): till then nobody could take over from it."""
 COORDINATOR_LEASE = "coordinator"
 SKIP_REASONS = ("filtered", "loop", "refused", "expired", "history")
 STICKY_STATES = ("blocked", "stopped-history-change", "failed")
