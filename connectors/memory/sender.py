@@ -18,7 +18,7 @@ class MemorySender:
         self._cluster = cluster
         self._broker_name = broker_name
         self._instance = instance
-        self._identity = cluster.new_identity(instance, broker_name)
+        self._identity = ""
         self._connection: Connection | None = None
         self._role_epoch: int | None = None
         self.closed = False
@@ -80,8 +80,7 @@ class MemorySender:
         if self.closed:
             raise NotConnected(f"the sender to {self._broker_name} of cluster {self._cluster.name} is closed")
         if self._connection is None or self._connection.closed:
-            if self._connection is not None or self._role_epoch is not None:
-                self._identity = self._cluster.new_identity(self._instance, self._broker_name)
+            self._identity = self._cluster.new_identity(self._instance, self._broker_name)
             self._connection = self._cluster.connect(self._broker_name, self._instance, self._identity)
             self._role_epoch = self._cluster.broker(self._broker_name).role_epoch
         return self._connection

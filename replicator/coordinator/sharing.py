@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import structlog
 
@@ -24,6 +25,9 @@ TURN_PAUSE_SECONDS = 0.05
 REBALANCE_SECONDS = 30.0
 """How often the shares are looked at without a worker coming or going."""
 SAMPLE_SECONDS = 5.0
+RETURN_SECONDS = 15.0
+"""A worker that had fallen silent gets a share again when it has been heard of for so long: one short of time would come and go, and
+each time take others' time too."""
 RATE_MEMORY = 0.8
 """How much of what a rate was before stays in its mean with each sample: half a minute's mean, about."""
 
@@ -40,6 +44,7 @@ class Sharer:
         self._near: Mapping[str, str] = {}
         self._weighed_at = self._sampled_at = float("-inf")
         self._rates: dict[int, float] = {}
+        self._returns_at: dict[str, float] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
         failing = ""
@@ -72,8 +77,8 @@ class Sharer:
             self._near, self._weighed_at, self._sampled_at = {}, float("-inf"), float("-inf")
             self._rates.clear()
             return
-        staff = await self._store.staff()
         now = self._clock()
+        staff = self._without_unsteady(await self._store.staff(), now)
         is_due = now - self._weighed_at >= REBALANCE_SECONDS
         wants_sample = now - self._sampled_at >= SAMPLE_SECONDS
         wants_choice = bool(is_due or staff.strays or staff.near != self._near)
@@ -93,6 +98,16 @@ class Sharer:
         self._near = staff.near if staff.is_settled else {}
         if chosen:
             log.info("shared", assignments=len(shares), chosen=len(chosen), workers=len(staff.near))
+
+    def _without_unsteady(self, staff: Staff, now: float) -> Staff:
+        """Those that were silent not long ago count as silent still, unless there is nobody else."""
+        if staff.is_settled:
+            self._returns_at |= dict.fromkeys(staff.silent, now + RETURN_SECONDS)
+        self._returns_at = {name: at for name, at in self._returns_at.items() if at > now}
+        steady = {name: near for name, near in staff.near.items() if name not in self._returns_at}
+        if not steady or len(steady) == len(staff.near):
+            return staff
+        return replace(staff, near=steady, silent=staff.silent | (staff.near.keys() - steady.keys()))
 
     def _sample(self, shares: Sequence[Share]) -> None:
         """A mean over some time: what drains a backlog for a moment is no reason to move."""
@@ -116,6 +131,4 @@ class Sharer:
             queues.append(Placeable(share.assignment_id, share.destination, weight, worker))
         placed = place(queues, staff.near)
         before = {share.assignment_id: share.chosen for share in shares}
-        if not staff.is_settled:
-            placed = {queue.assignment_id: placed[queue.assignment_id] for queue in queues if queue.worker not in staff.near}
         return {assignment_id: worker for assignment_id, worker in placed.items() if before[assignment_id] != worker}

@@ -18,8 +18,9 @@ API_TOKENS_MAX = 1000
 API_CHANGE_DAYS_MAX = 365
 """An older note of who changed what is forgotten, and a token that ended so long ago with it."""
 API_CHANGES_MAX = 1_000_000
-WORKER_GONE_SECONDS = 4.0
-"""A worker tells of itself every second; one not heard of for longer gets nothing more, and what it was chosen for goes to others."""
+WORKER_GONE_SECONDS = 6.0
+"""A worker tells of itself every second; one not heard of for longer gets nothing more, and what it was chosen for goes to others.
+Not before its leases have run out (5 s): till then nobody could take over from it."""
 COORDINATOR_LEASE = "coordinator"
 SKIP_REASONS = ("filtered", "loop", "refused", "expired", "history")
 STICKY_STATES = ("blocked", "stopped-history-change", "failed")

@@ -60,6 +60,7 @@ PARKED_IN_ROW_MAX = 100
 STOP_SECONDS_MAX = 6.0
 """A stop waits this long for what is in flight; then the rest is left to be settled by the next holder."""
 
+GOODBYE_SECONDS_MAX = 2.0
 LATENCY_SAMPLES_MAX = 512
 VERIFY_RUNS_PAGE = 200
 """Runs read at a time while walking back to the last copy that is still there."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from replicator.worker.fence import SourceFence
 from replicator.worker.flow import FlowContext, Rate
 from replicator.worker.limits import (
     FIGURES_INTERVAL_SECONDS,
+    GOODBYE_SECONDS_MAX,
     LEASE_RENEW_SECONDS,
     LEASE_SECONDS,
     LEASES_PER_ROUND_MAX,
@@ -53,6 +54,13 @@ class Running:
     rated_at: float = field(default_factory=time.monotonic)
     rate_per_second: float | None = None
     relearning: asyncio.Task[None] | None = None
+    is_cancelled: bool = False
+
+    def cancel(self) -> None:
+        """Once: a second time would break off what a copier does about its doubt at its end."""
+        if not self.is_cancelled:
+            self.is_cancelled = True
+            self.task.cancel()
 
     def rate(self, copied: int, now: float) -> float | None:
         """Over no less than ``RATE_SECONDS_MIN``: what came within a moment says nothing about the next."""
@@ -82,10 +90,11 @@ class Worker:
         self._starting: set[asyncio.Task[None]] = set()
         self._vouching = Vouching(store, instance)
         self._saving = asyncio.Lock()
-        self._leasing = asyncio.Lock()
         self._watch = store.watch()
         self._taken: dict[int, Assignment] = {}
         """Leased, and not running yet."""
+        self._nobodys: dict[int, int] = {}
+        """{assignment: token} held in our name at the last renewal, and not known here."""
         self._departing: dict[int, Running] = {}
         """Ended cleanly, and not released yet."""
         self._departure = asyncio.Lock()
@@ -108,9 +117,7 @@ class Worker:
         finally:
             for task in (stopped, loops[0], loops[2]):
                 task.cancel()
-            await asyncio.wait([loops[0]])
-            await self._say_goodbye()
-            await self._stop_all()
+            await asyncio.gather(self._say_goodbye(loops[0]), self._stop_all())
             loops[1].cancel()
             for task in self._fence_tasks:
                 task.cancel()
@@ -137,6 +144,7 @@ class Worker:
         await self._until_known()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._every(LEASE_RENEW_SECONDS, self._lease_round), name="renewals")
+            group.create_task(self._every(LEASE_RENEW_SECONDS, self._refresh_declarations), name="declarations")
             group.create_task(self._every(SHARES_PAUSE_SECONDS, self._share_round), name="shares")
 
     async def _until_known(self) -> None:
@@ -158,23 +166,30 @@ class Worker:
                     log.info("not within reach yet", error=str(result))
 
     async def _lease_round(self) -> None:
+        """Nothing else is done here: on a machine that is short of time, this is what must not wait."""
         started_at = boot_seconds()
-        async with self._leasing:
-            held = await self._store.renew(self.instance, LEASE_SECONDS)
-            self._renewed_at = started_at
-            for fence in self._fences.values():
-                fence.lease_renewed(started_at)
-            for assignment_id, running in list(self._running.items()):
-                if held.get(assignment_id) != running.copier.journal.token:
-                    running.task.cancel()
-            nobodys = [Released(i, token, False) for i, token in held.items() if i not in self._running and i not in self._taken]
-            if nobodys:
-                for assignment_id, token, _ in nobodys:
-                    self._vouching.lost(assignment_id, token, ())
-                await self._store.release_all(nobodys)
-        await self._refresh_declarations()
-        await self._store.worker_seen(self.instance, self.info())
+        known = list(self._running.items())  # What begins meanwhile may be missing in the answer.
+        held, _ = await asyncio.gather(
+            self._store.renew(self.instance, LEASE_SECONDS), self._store.worker_seen(self.instance, self.info())
+        )
+        self._renewed_at = started_at
         self._known_at = started_at
+        for fence in self._fences.values():
+            fence.lease_renewed(started_at)
+        for assignment_id, running in known:
+            if held.get(assignment_id) != running.copier.journal.token:
+                running.cancel()
+        await self._give_back_unknown(held)
+
+    async def _give_back_unknown(self, held: Mapping[int, int]) -> None:
+        """Leases whose coming we never heard of. One that is new may be on its way to us: it has to stay unknown for a round."""
+        unknown = {i: token for i, token in held.items() if i not in self._running and i not in self._taken}
+        lasting = [Released(i, token, False) for i, token in unknown.items() if self._nobodys.get(i) == token]
+        self._nobodys = unknown
+        if lasting:
+            for assignment_id, token, _ in lasting:
+                self._vouching.lost(assignment_id, token, ())
+            await self._store.release_all(lasting)
 
     async def _share_round(self) -> None:
         await self._watch.changed(LEASE_RENEW_SECONDS)
@@ -182,15 +197,17 @@ class Worker:
             running = self._running.get(assignment_id)
             if running is not None and not running.copier.stopping:
                 self._begin(self._let_go(assignment_id))
-        async with self._leasing:  # A renewal that does not know of a lease taken meanwhile would take it for lost.
-            for assignment in await self._store.acquire(self.instance, LEASE_SECONDS, LEASES_PER_ROUND_MAX):
-                self._taken[assignment.assignment_id] = assignment
-                self._begin(self._start(assignment))
+        for assignment in await self._store.acquire(self.instance, LEASE_SECONDS, LEASES_PER_ROUND_MAX):
+            self._taken[assignment.assignment_id] = assignment
+            self._begin(self._start(assignment))
 
-    async def _say_goodbye(self) -> None:
+    async def _say_goodbye(self, leasing: asyncio.Task[None]) -> None:
+        """While queues end, others can be chosen for them. Not before the last sign of life is through."""
         try:
-            await self._store.worker_left(self.instance)
-        except StoreUnavailable as error:
+            async with asyncio.timeout(GOODBYE_SECONDS_MAX):
+                await asyncio.wait([leasing])
+                await self._store.worker_left(self.instance)
+        except (StoreUnavailable, TimeoutError) as error:
             log.warning("left without a word", error=str(error), hint="others wait until the leases have run out")
 
     def unheard_seconds(self) -> float:
@@ -302,7 +319,7 @@ class Worker:
         running.copier.stop()
         await asyncio.wait([running.task], timeout=STOP_SECONDS_MAX)
         if not running.task.done():
-            running.task.cancel()
+            running.cancel()
             await asyncio.wait([running.task], timeout=1.0)
         running.copier.state = "waiting-for-worker"
         self._departing[assignment_id] = running
@@ -398,7 +415,7 @@ class Worker:
             for running, progress in zip(due, progresses, strict=True):
                 running.saved_at = now
                 if progress.assignment_id in lost:
-                    running.task.cancel()
+                    running.cancel()
 
     async def _publish_round(self) -> None:
         """Our position under our own group on each source, so that RocketMQ's own tools show the lag."""

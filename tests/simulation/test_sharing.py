@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
@@ -20,6 +21,7 @@ LEASE_SECONDS = 12.0
 JOIN_SECONDS_MAX = 5.0
 STOP_SECONDS_MAX = 2.0
 KILL_SECONDS_MAX = 20.0
+SEEDS = int(os.environ.get("REPLICATOR_SIMULATION_SEEDS", "12"))
 POLL_SECONDS = 0.05
 
 
@@ -137,7 +139,7 @@ async def rough(world: World) -> None:
 
 
 @pytest.mark.parametrize("scenario", [calm, rough])
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(SEEDS))
 def test_workers_share(seed: int, scenario: Callable[[World], Awaitable[None]]) -> None:
     loop = VirtualLoop()
     run(scenario(World(seed, loop, queue_count=QUEUES)), loop)

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest_asyncio
 
 from replicator.coordinator.operations import get
-from replicator.coordinator.sharing import REBALANCE_SECONDS, SAMPLE_SECONDS, Sharer
+from replicator.coordinator.sharing import REBALANCE_SECONDS, RETURN_SECONDS, SAMPLE_SECONDS, Sharer
 from replicator.core.placement import weight_of
 from replicator.store.limits import WORKER_GONE_SECONDS
 from replicator.store.memory import MemoryStore
@@ -83,6 +83,17 @@ async def test_a_silent_worker_is_replaced_and_gets_its_share_when_it_is_back(wo
     await world.seen("w1")
     assert await world.turn() == {"w1": 9}
     await world.seen("w2")
+    assert await world.turn() == {"w1": 9}, "it may fall silent again"
+    world.passed += RETURN_SECONDS + 1
+    assert set(await world.turn()) == {"w1", "w2"}
+
+
+async def test_if_all_had_been_silent_all_count(world):
+    await world.seen("w1", "w2")
+    await world.turn()
+    world.clock.now += WORKER_GONE_SECONDS + 0.5
+    await world.turn()
+    await world.seen("w1", "w2")
     assert set(await world.turn()) == {"w1", "w2"}
 
 
