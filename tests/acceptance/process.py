@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.acceptance.command import run_command
 
-READY_SECONDS_MAX = 60.0
+READY_SECONDS_MAX = 120.0
 STOP_SECONDS_MAX = 10.0
 POLL_SECONDS = 0.2
 

@@ -116,6 +116,9 @@ class AssignmentObject(BaseModel):
     lag_messages: Count
     lag_seconds: float | None
     holder: str
+    worker: str = Field(default="", description="Chosen for it.")
+    near: str = ""
+    weight: float | None = None
     observed_at: datetime | None
 
 
