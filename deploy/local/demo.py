@@ -69,6 +69,8 @@ def lose_a_region(witness: Witness, process: ReplicatorProcess, lost: LocalClust
     with witness.start_consumer(lost.name_servers, TOPIC, group) as consumer:
         consumer.wait(expect=total, timeout_seconds=CATCH_UP_SECONDS_MAX)
         wait_for(lambda: committed(process, lost, kept, group, "source") == total, "the group's last commit")
+        # In a two-way task a group is carried once its members were seen: before, it may be one for local messages only.
+        wait_for(lambda: is_carried(process, lost, kept, group), "what the group subscribes to")
     processed = {row.keys for row in consumer.seen}
     say(f"  group {group} has processed {len(processed)} messages in {lost.name}; {LATE} more arrive, and nobody processes them …")
     witness.bulk(lost.name_servers, TOPIC, LATE, prefix="late", with_keys=True)
@@ -91,6 +93,11 @@ def committed(process: ReplicatorProcess, lost: LocalCluster, kept: LocalCluster
     answer = process.answer_of("groups", "list", "orders", "--source", lost.name, "--destination", kept.name)
     offsets = [sum(row[f"{side}_offsets"].values()) for row in answer["groups"] if row["group"] == group and row[f"{side}_offsets"]]
     return sum(offsets) if offsets else None
+
+
+def is_carried(process: ReplicatorProcess, lost: LocalCluster, kept: LocalCluster, group: str) -> bool:
+    answer = process.answer_of("groups", "list", "orders", "--source", lost.name, "--destination", kept.name)
+    return any(row["group"] == group and row["carried"] == "synced" for row in answer["groups"])
 
 
 def wait_for(is_so: Callable[[], bool], what: str) -> None:

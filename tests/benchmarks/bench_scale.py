@@ -52,12 +52,14 @@ class Producer:
     witness: Witness
     name_servers: str
     rate: int
+    queues: int
     count: int = 0
     behind_seconds: float = 0.0
     stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
-        began, tick = time.monotonic(), max(1, round(self.rate * TICK_SECONDS))
+        """As many into each queue with each call, which begins with the first queue every time."""
+        began, tick = time.monotonic(), self.queues * max(1, round(self.rate * TICK_SECONDS / self.queues))
         while not self.stop.is_set():
             self.witness.call(
                 "bulk", name_servers=self.name_servers, topic=TOPIC, count=tick, batch_size=1, body_bytes=128, prefix="s",
@@ -185,7 +187,7 @@ def main() -> None:
                 )
                 bench = Bench(services, options.queues)
                 bench.begin()
-                producer = Producer(witness, clusters[0].name_servers, options.rate)
+                producer = Producer(witness, clusters[0].name_servers, options.rate, options.queues)
                 thread = threading.Thread(target=producer.run, name="producer")
                 thread.start()
                 try:
