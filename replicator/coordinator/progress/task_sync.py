@@ -35,6 +35,8 @@ log = structlog.get_logger(__name__)
 
 SUBSCRIPTION_INTERVALS = 12
 """The owner's members are asked for what they subscribe to at most once in so many intervals, and only if the group moves."""
+MOVERS_ASKED_MAX = 100
+"""Groups in an interval that move, or are new, and are asked at once for what they subscribe to: many a consumer lives for seconds."""
 MEMBERS_INTERVALS = IDLE_INTERVALS_MIN
 """A side seen with members is left alone for so many intervals before anybody asks again."""
 LEASE_SECONDS = 12.0
@@ -133,6 +135,7 @@ class TaskSync:
             seen = await self.read(pair, topics, both)
             self.has_read_all &= all(offsets is not None for offsets in seen.offsets.values())
             decisions = await self._observe(task, seen, follows=follows)
+            await self._meet_movers(seen, both, decisions)
             if task.progress.sync == "automatic":
                 late = await not_copied(self._store, task, both, self.groups_in(task, seen))
                 ready = [(group, one) for group, one in decisions if group not in late.get(one.owner or "", {})]
@@ -298,6 +301,31 @@ class TaskSync:
                 for first in range(0, len(chosen), WRITES_AT_ONCE_MAX):
                     await self._store.hold_coordinator(self._holder, LEASE_SECONDS)
                     await self.write(task, owning, source, link, chosen[first : first + WRITES_AT_ONCE_MAX], why="automatic")
+
+    async def _meet_movers(self, seen: Seen, links: Mapping[str, Link | None], decisions: Iterable[tuple[str, Decision]]) -> None:
+        """Asks members while they are there: once they have gone, nobody can tell what their offsets mean."""
+        before, waiting = self._before.get(seen.pair), []
+        for group, decision in decisions:
+            known = self.known[group, seen.pair]
+            for name, link in links.items():
+                if link is None or not self._has_turned_up(known, name, group, seen, before, decision):
+                    continue
+                topics = {queue.topic for queue in seen.of(name, group) if not is_waiting(queue.topic)}
+                if any((name, topic) not in known.subscriptions for topic in topics):
+                    waiting.append((self._marks.subscribed.get((name, group), -1), group, name))
+        for _, group, name in sorted(waiting)[:MOVERS_ASKED_MAX]:
+            self._marks.subscribed[name, group] = self._round
+            link = links[name]
+            assert link is not None
+            try:
+                await self.members(self.known[group, seen.pair], link, group)
+            except ReplicatorError as error:
+                log.info("members not seen", task=self.name, cluster=name, group=group, error=str(error))
+                return
+
+    @staticmethod
+    def _has_turned_up(known: Known, name: str, group: str, seen: Seen, before: Seen | None, decision: Decision) -> bool:
+        return bool(known.ownership.sides[name].raised) or name in decision.moved or before is None or not before.of(name, group)
 
     async def _learn_subscriptions(self, asked: Asked, source: Link) -> None:
         where = source.cluster.name, asked.group

@@ -75,6 +75,37 @@ async def test_a_side_with_members_or_movement_is_left_alone(automatic):
     assert automatic.stands("sh", "pay") == 4
 
 
+async def test_a_consumer_that_lives_for_seconds_is_known_by_what_it_subscribed_to():
+    world = await make(ProgressSpec(), both_ways=True)
+    try:
+        await world.skip("sh", "hz")
+        await world.interval()
+        world.groups["hz"].members["pay"] = GroupMembers(1, "push", subscriptions=(Subscription("orders"),))
+        world.commit("hz", "pay", 4)
+        await world.interval()
+        world.groups["hz"].members.clear()
+        await world.interval(IDLE)
+        assert world.stands("sh", "pay") == 4
+    finally:
+        await leave(world)
+
+
+async def test_groups_that_turn_up_are_met_a_limited_number_an_interval_each_in_its_turn(monkeypatch):
+    monkeypatch.setattr("replicator.coordinator.progress.task_sync.MOVERS_ASKED_MAX", 2)
+    world = await make(both_ways=True)
+    try:
+        names = [f"group-{number}" for number in range(6)]
+        for offset in range(1, 5):
+            for name in names:
+                world.commit("hz", name, offset)
+            await world.interval()
+            assert world.groups["hz"].calls["group_members"] == 2 * offset
+        met = {where[1] for where in world.coordinator._progress.of("t")._marks.subscribed}
+        assert met == set(names)
+    finally:
+        await leave(world)
+
+
 async def test_a_failover_turns_the_direction_and_a_split_stops_it():
     world = await make(ProgressSpec(), both_ways=True)
     subscribed = GroupMembers(1, "push", subscriptions=(Subscription("orders"),))
