@@ -21,7 +21,7 @@ from replicator.core.connector import (
     ConnectorContext,
     SendPermit,
 )
-from replicator.core.errors import Fenced, NotConnected
+from replicator.core.errors import Fenced, NotConnected, ReplicatorError
 from replicator.core.groups import GroupMembers, GroupSettings, OffsetWritten
 from replicator.core.record import AppendBatch, MessageQueue, OffsetRange, QueueSpread, TopicDescription
 
@@ -170,13 +170,15 @@ class MemoryConnector:
     async def group_settings(self) -> Mapping[str, GroupSettings]:
         return dict((await self._call("group_settings")).groups)
 
-    async def create_group(self, settings: GroupSettings) -> None:
-        (await self._call("create_group")).groups.setdefault(settings.group, settings)
+    async def create_groups(self, settings: Sequence[GroupSettings]) -> Mapping[str, ReplicatorError]:
+        there = (await self._call("create_groups")).groups
+        for one in settings:
+            there.setdefault(one.group, one)
+        return {}
 
-    async def set_group_consumable(self, group: str, consumable: bool) -> None:
-        groups = (await self._call("set_group_consumable")).groups
-        if group in groups:
-            groups[group] = replace(groups[group], consumable=consumable)
+    async def set_groups_consumable(self, groups: Collection[str], consumable: bool) -> None:
+        there = (await self._call("set_groups_consumable")).groups
+        there.update({group: replace(there[group], consumable=consumable) for group in groups if group in there})
 
     async def group_members(self, group: str) -> GroupMembers:
         return (await self._call("group_members")).members.get(group, GroupMembers())

@@ -12,7 +12,7 @@ from connectors.rocketmq.client.errors import Answered
 from connectors.rocketmq.client.sending import SENDER_GROUP, LostInFlight, NeverLeft, PermitEnded
 from connectors.rocketmq.credits import ByteCredits
 from connectors.rocketmq.groups import Groups
-from connectors.rocketmq.mapping import mapped
+from connectors.rocketmq.mapping import error_of, mapped
 from connectors.rocketmq.names import BARRIER_TOPIC, MARK_PREFIX, RESERVED_PROPERTIES, is_user_topic
 from connectors.rocketmq.progress import GroupProgress
 from connectors.rocketmq.proxies import ProxyMembers
@@ -23,7 +23,7 @@ from connectors.rocketmq.settings import RocketMQSettings
 from connectors.rocketmq.sink import BATCH_BYTES_MAX, RocketMQSender
 from connectors.rocketmq.source import READER_GROUP, PullReader
 from replicator.core.connector import ClusterDescription, ConnectorContext, SendPermit
-from replicator.core.errors import Fenced, NotConnected
+from replicator.core.errors import Fenced, NotConnected, ReplicatorError
 from replicator.core.groups import GroupMembers, GroupSettings, OffsetWritten
 from replicator.core.record import MessageQueue, OffsetRange, QueueSpread, TopicDescription
 from replicator.core.retry import WAITING_PREFIX, is_waiting, retry_topic
@@ -280,13 +280,14 @@ class RocketMQConnector:
         with mapped(f"cluster {self.cluster}, groups"):
             return await self._groups.settings()
 
-    async def create_group(self, settings: GroupSettings) -> None:
-        with mapped(f"cluster {self.cluster}, group {settings.group}"):
-            await self._groups.create(settings)
+    async def create_groups(self, settings: Sequence[GroupSettings]) -> Mapping[str, ReplicatorError]:
+        with mapped(f"cluster {self.cluster}, groups"):
+            failed = await self._groups.create(settings)
+        return {group: error_of(f"cluster {self.cluster}, group {group}", error) for group, error in failed.items()}
 
-    async def set_group_consumable(self, group: str, consumable: bool) -> None:
-        with mapped(f"cluster {self.cluster}, group {group}"):
-            await self._groups.set_consumable(group, consumable)
+    async def set_groups_consumable(self, groups: Collection[str], consumable: bool) -> None:
+        with mapped(f"cluster {self.cluster}, groups"):
+            await self._groups.set_consumable(groups, consumable)
 
     async def group_members(self, group: str) -> GroupMembers:
         with mapped(f"cluster {self.cluster}, members of group {group}"):

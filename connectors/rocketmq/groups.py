@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from connectors.rocketmq.admin import require_brokers
@@ -77,17 +77,28 @@ class Groups:
                     found[name] = replace(known, consumable=False)
         return found
 
-    async def create(self, settings: GroupSettings) -> None:
+    async def create(self, settings: Sequence[GroupSettings]) -> dict[str, Answered]:
+        """{group: what a broker answered instead of making it}."""
+        failed: dict[str, Answered] = {}
         for broker_name in await self._brokers():
-            if settings.group not in await self._configs(broker_name):
-                fields = {**settings.settings, "groupName": settings.group, "consumeEnable": settings.consumable}
-                await self._client.ask(broker_name, headers.create_subscription_group(fields))
+            there = await self._configs(broker_name)
+            for one in settings:
+                if one.group not in there:
+                    fields = {**one.settings, "groupName": one.group, "consumeEnable": one.consumable}
+                    try:
+                        await self._client.ask(broker_name, headers.create_subscription_group(fields))
+                    except Answered as error:
+                        failed[one.group] = error
+        return failed
 
-    async def set_consumable(self, group: str, consumable: bool) -> None:
+    async def set_consumable(self, groups: Collection[str], consumable: bool) -> None:
         for broker_name in await self._brokers():
-            config = (await self._configs(broker_name)).get(group)
-            if config is not None and config.consume_enabled is not consumable:
-                await self._client.ask(broker_name, headers.create_subscription_group({**config.fields, "consumeEnable": consumable}))
+            there = await self._configs(broker_name)
+            for group in groups:
+                config = there.get(group)
+                if config is not None and config.consume_enabled is not consumable:
+                    fields = {**config.fields, "consumeEnable": consumable}
+                    await self._client.ask(broker_name, headers.create_subscription_group(fields))
 
     async def members(self, group: str) -> GroupMembers:
         clients: set[str] = set()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from connectors.rocketmq.client.errors import Answered, Unreachable
 from connectors.rocketmq.remoting.codes import Kind, kind_of
 from connectors.rocketmq.remoting.errors import ProtocolError
-from replicator.core.errors import NotConnected, NotFound, NotPermitted, Refused, Throttled
+from replicator.core.errors import NotConnected, NotFound, NotPermitted, Refused, ReplicatorError, Throttled
 
 
 @contextlib.contextmanager
@@ -21,14 +21,17 @@ def mapped(where: str) -> Iterator[None]:
     except ProtocolError as error:
         raise NotConnected(f"{where}: unreadable answer: {error}") from error
     except Answered as error:
-        kind = kind_of(error.code)
-        if kind is Kind.BUSY:
-            raise Throttled(f"{where}: {error}") from error
-        if kind is Kind.MOVED:
-            raise NotConnected(f"{where}: {error}") from error
-        if error.concerns_credentials:
-            hint = "give the replicator's account this right" if error.concerns_rights else "check access_key and secret_key of the cluster"
-            raise NotPermitted(f"{where}: {error}", hint=hint) from error
-        if kind in (Kind.MISSING, Kind.NOT_FOUND):
-            raise NotFound(f"{where}: {error}") from error
-        raise Refused(f"{where}: {error}") from error
+        raise error_of(where, error) from error
+
+
+def error_of(where: str, error: Answered) -> ReplicatorError:
+    kind = kind_of(error.code)
+    text = f"{where}: {error}"
+    if kind is Kind.BUSY:
+        return Throttled(text)
+    if kind is Kind.MOVED:
+        return NotConnected(text)
+    if error.concerns_credentials:
+        hint = "give the replicator's account this right" if error.concerns_rights else "check access_key and secret_key of the cluster"
+        return NotPermitted(text, hint=hint)
+    return NotFound(text) if kind in (Kind.MISSING, Kind.NOT_FOUND) else Refused(text)

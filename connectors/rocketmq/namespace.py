@@ -14,6 +14,7 @@ from connectors.rocketmq.settings import RocketMQSettings
 from connectors.rocketmq.sink import RocketMQSender
 from connectors.rocketmq.source import PullReader
 from replicator.core.connector import AppendOutcome, ClusterDescription, ConnectorContext, SendPermit
+from replicator.core.errors import ReplicatorError
 from replicator.core.groups import GroupMembers, GroupSettings, OffsetWritten
 from replicator.core.record import AppendBatch, MessageQueue, OffsetRange, QueueSpread, TopicDescription
 from replicator.core.retry import DEAD_LETTER_PREFIX, RETRY_PREFIX, WAITING_PREFIX
@@ -109,11 +110,12 @@ class NamespacedConnector(RocketMQConnector):
             (name := one.group.removeprefix(prefix)): replace(one, group=name) for one in found if one.group.startswith(prefix)
         }  # fmt: skip
 
-    async def create_group(self, settings: GroupSettings) -> None:
-        await super().create_group(replace(settings, group=self._namespace.wired(settings.group)))
+    async def create_groups(self, settings: Sequence[GroupSettings]) -> Mapping[str, ReplicatorError]:
+        failed = await super().create_groups([replace(one, group=self._namespace.wired(one.group)) for one in settings])
+        return {group.removeprefix(self._namespace.prefix): error for group, error in failed.items()}
 
-    async def set_group_consumable(self, group: str, consumable: bool) -> None:
-        await super().set_group_consumable(self._namespace.wired(group), consumable)
+    async def set_groups_consumable(self, groups: Collection[str], consumable: bool) -> None:
+        await super().set_groups_consumable([self._namespace.wired(group) for group in groups], consumable)
 
     async def group_members(self, group: str) -> GroupMembers:
         found = await super().group_members(self._namespace.wired(group))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from replicator.coordinator.connections import Link
+from replicator.coordinator.progress.writing import make_group as make
 from replicator.core.connector import KeepsProgress, KeepsRetries
 from replicator.core.errors import Refused
 from replicator.core.groups import GroupSettings
@@ -57,4 +58,4 @@ async def make_group(source: Link, destination: Link, group: str) -> None:
         raise Refused(f"cluster {destination.cluster.name} keeps no consumer groups: retries of {group} cannot be put there")
     if group not in await destination.ask(there.group_settings()):
         known: Mapping[str, GroupSettings] = await source.ask(here.group_settings())
-        await destination.ask(there.create_group(known.get(group) or GroupSettings(group)))
+        await make(destination, known.get(group) or GroupSettings(group))

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from replicator.core.errors import ReplicatorError
 from replicator.core.groups import GroupMembers, GroupSettings, OffsetWritten
 from replicator.core.record import (
     AppendBatch,
@@ -266,12 +267,14 @@ class KeepsProgress(Protocol):
         """Of every group that was set up, system groups included. One request a broker."""
         ...
 
-    async def create_group(self, settings: GroupSettings) -> None:
-        """On every broker that does not have it; an existing one is left as it is. Idempotent."""
+    async def create_groups(self, settings: Sequence[GroupSettings]) -> Mapping[str, ReplicatorError]:
+        """On every broker that does not have them; existing ones are left as they are. Idempotent. {group that could not be made
+        everywhere: why}; at most ``GROUPS_AT_ONCE_MAX`` at once, so that it ends within the time of one call."""
         ...
 
-    async def set_group_consumable(self, group: str, consumable: bool) -> None:
-        """Whether members may consume at all, on every broker; other settings stay. Idempotent."""
+    async def set_groups_consumable(self, groups: Collection[str], consumable: bool) -> None:
+        """Whether members may consume at all, on every broker; other settings stay, unknown groups are passed over. Idempotent; at
+        most ``GROUPS_AT_ONCE_MAX`` at once."""
         ...
 
     async def group_members(self, group: str) -> GroupMembers:

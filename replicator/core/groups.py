@@ -8,6 +8,9 @@ from typing import Any
 
 from replicator.core.record import MessageQueue
 
+GROUPS_AT_ONCE_MAX = 100
+"""Groups made or closed with one call: brokers store the whole table for each of them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Subscription:

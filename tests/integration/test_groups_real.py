@@ -55,7 +55,7 @@ async def queues_of(connector, topic: str):
 async def test_a_stopped_group_goes_on_exactly_where_it_was_put(lab, connector, witness, topic):
     group = f"{topic}-stopped"
     first, second = await queues_of(connector, topic)
-    await connector.create_group(GroupSettings(group, {"retryMaxTimes": 3}))
+    assert await connector.create_groups([GroupSettings(group, {"retryMaxTimes": 3})]) == {}
     assert (await connector.group_settings())[group].settings["retryMaxTimes"] == 3
     assert group not in await connector.group_offsets([topic])
     written = await connector.write_offsets(group, {first: 7, second: 25}, running=False)

@@ -19,7 +19,7 @@ from replicator.coordinator.failover.reverse import Reverse
 from replicator.coordinator.progress.loop import ProgressLoop
 from replicator.coordinator.progress.planning import REFUSE, Asked, GroupPlan, seen_again_in
 from replicator.coordinator.progress.scene import Scene, look
-from replicator.coordinator.progress.writing import Wish, Written, keeper
+from replicator.coordinator.progress.writing import Wish, Written, keeper, make_group, set_consumable
 from replicator.core.connector import ClosesTopics
 from replicator.core.errors import NotConnected, ReplicatorError
 from replicator.core.failover import CATCH_UP, FAILBACK, FENCE, MARK, OPEN, OWNER, PROGRESS, REVERSE
@@ -85,8 +85,7 @@ class Steps:
             "groups": sorted({*before.get("groups", ()), *groups}), "topics": sorted({*before.get("topics", ()), *topics}),
             "at": before.get("at") or datetime.now(UTC).isoformat(),
         })  # fmt: skip
-        for group in groups:
-            await link.ask(keeper(link).set_group_consumable(group, False))
+        await set_consumable(link, groups, False)
         for topic in topics:
             if isinstance(link.connector, ClosesTopics):
                 await link.ask(link.connector.set_topic_writable(topic, False))
@@ -120,8 +119,7 @@ class Steps:
             return "nothing was closed"
         link = await self._link(cluster)
         opened = {"groups": list(fence.get("groups", ())) if groups else [], "topics": list(fence.get("topics", ())) if topics else []}
-        for group in opened["groups"]:
-            await link.ask(keeper(link).set_group_consumable(group, True))
+        await set_consumable(link, opened["groups"], True)
         for topic in opened["topics"]:
             if isinstance(link.connector, ClosesTopics):
                 await link.ask(link.connector.set_topic_writable(topic, True))
@@ -228,7 +226,7 @@ class Steps:
             # Begun before: a mark set again now would leave out what was born there in between.
             marked = {queue for queue in queues if await link.ask(link.connector.consumer_offset(group, queue)) is not None}
         await note({"group": group})
-        await link.ask(keeper(link).create_group(GroupSettings(group)))
+        await make_group(link, GroupSettings(group))
         ends = {queue: (await link.ask(link.connector.offset_range(queue))).max_offset for queue in queues if queue not in marked}
         written = await link.ask(keeper(link).write_offsets(group, ends, running=False)) if ends else []
         refused = [one for one in written if one.refused]
@@ -286,7 +284,7 @@ class Steps:
                 offsets.setdefault(one.second_group, {}).update(one.offsets)
                 base = settings.get(one.group)
                 if one.second_group not in settings and base is not None:
-                    await link.ask(keeper(link).create_group(replace(base, group=one.second_group, consumable=True)))
+                    await make_group(link, replace(base, group=one.second_group, consumable=True))
         for group, wanted in offsets.items():
             if not (await link.ask(keeper(link).group_members(group))).count:
                 wishes.append(Wish(group, wanted, {}, self.why))

@@ -11,7 +11,7 @@ import structlog
 from replicator.coordinator.connections import Link, in_time
 from replicator.core.connector import KeepsProgress
 from replicator.core.errors import ReplicatorError, Unsafe
-from replicator.core.groups import GroupSettings, OffsetWritten
+from replicator.core.groups import GROUPS_AT_ONCE_MAX, GroupSettings, OffsetWritten
 from replicator.core.record import MessageQueue
 from replicator.store.group_rows import GroupWrite, QueueWrite
 from replicator.store.port import Store
@@ -51,6 +51,28 @@ def keeper(link: Link) -> KeepsProgress:
     return link.connector
 
 
+async def make_groups(link: Link, settings: Sequence[GroupSettings]) -> dict[str, ReplicatorError]:
+    """{group that could not be made: why}."""
+    failed: dict[str, ReplicatorError] = {}
+    for first in range(0, len(settings), GROUPS_AT_ONCE_MAX):
+        together = settings[first : first + GROUPS_AT_ONCE_MAX]
+        try:
+            failed.update(await link.ask(keeper(link).create_groups(together)))
+        except ReplicatorError as error:
+            failed.update({one.group: error for one in together})
+    return failed
+
+
+async def make_group(link: Link, settings: GroupSettings) -> None:
+    for error in (await make_groups(link, [settings])).values():
+        raise error
+
+
+async def set_consumable(link: Link, groups: Sequence[str], consumable: bool) -> None:
+    for first in range(0, len(groups), GROUPS_AT_ONCE_MAX):
+        await link.ask(keeper(link).set_groups_consumable(groups[first : first + GROUPS_AT_ONCE_MAX], consumable))
+
+
 class Writer:
     """``holder``: who writes, under the coordinator's lease. Every write of one round to one cluster goes through here at once."""
 
@@ -80,13 +102,10 @@ class Writer:
         failed: dict[str, str] = {}
         if absent:
             known = await source.ask(keeper(source).group_settings()) if source is not None else {}
-            for group in absent:
-                try:
-                    # Whether members may consume is no setting but a state: a fence on the source must not come along.
-                    settings = replace(known.get(group) or GroupSettings(group), consumable=True)
-                    await link.ask(keeper(link).create_group(settings))
-                except ReplicatorError as error:
-                    failed[group] = f"the group could not be made on {link.cluster.name}: {error}"
+            # Whether members may consume is no setting but a state: a fence on the source must not come along.
+            wanted = [replace(known.get(group) or GroupSettings(group), consumable=True) for group in absent]
+            for group, error in (await make_groups(link, wanted)).items():
+                failed[group] = f"the group could not be made on {link.cluster.name}: {error}"
         return failed
 
     async def _write(self, limit: asyncio.Semaphore, link: Link, wish: Wish) -> Sequence[OffsetWritten] | ReplicatorError:

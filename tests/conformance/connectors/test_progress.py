@@ -19,7 +19,7 @@ def group_name() -> str:
 
 async def made(connector, **settings: object) -> str:
     group = group_name()
-    await connector.create_group(GroupSettings(group, settings))
+    assert await connector.create_groups([GroupSettings(group, settings)]) == {}
     return group
 
 
@@ -61,13 +61,13 @@ async def test_a_group_keeps_its_settings_where_it_is_made_again(cluster, connec
     group = await made(connector)
     settings = (await connector.group_settings())[group]
     assert (settings.group, settings.consumable) == (group, True)
-    await connector.set_group_consumable(group, False)
+    await connector.set_groups_consumable([group], False)
     assert (await connector.group_settings())[group].consumable is False
-    await connector.create_group(GroupSettings(group))  # exists: left as it is
+    assert await connector.create_groups([GroupSettings(group)]) == {}  # exists: left as it is
     assert (await connector.group_settings())[group].consumable is False
-    await connector.set_group_consumable(group, True)
+    await connector.set_groups_consumable([group], True)
     assert (await connector.group_settings())[group] == settings
-    await connector.set_group_consumable(group_name(), False)  # unknown: nothing to do
+    await connector.set_groups_consumable([group_name()], False)  # unknown: nothing to do
     await connector.remove_group(group)
     assert group not in await connector.group_settings()
 

@@ -17,7 +17,7 @@ async def test_the_first_commit_of_a_topic_goes_alone(fake, connector):
     """Two at once, and a broker keeps one of them only."""
     fake.create_topic("many", 6)
     queues = [MessageQueue("many", fake.broker.name, number) for number in range(6)]
-    await connector.create_group(GroupSettings("readers"))
+    assert await connector.create_groups([GroupSettings("readers")]) == {}
     before = fake.broker.counts[RequestCode.UPDATE_CONSUMER_OFFSET]
     fake.broker.inject(Action.DELAY_ANSWER, COMMITS, seconds=0.3)
     writing = asyncio.create_task(connector.write_offsets("readers", {queue: queue.queue_id for queue in queues}, running=False))

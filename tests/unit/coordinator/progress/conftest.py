@@ -56,12 +56,15 @@ class GroupedConnector(MemoryConnector):
         self._asked("group_settings")
         return dict(self.groups.settings)
 
-    async def create_group(self, settings):
-        self._asked("create_group")
-        self.groups.settings.setdefault(settings.group, settings)
+    async def create_groups(self, settings):
+        self._asked("create_groups")
+        for one in settings:
+            self.groups.settings.setdefault(one.group, one)
+        return {}
 
-    async def set_group_consumable(self, group, consumable):
-        self.groups.settings[group] = replace(self.groups.settings[group], consumable=consumable)
+    async def set_groups_consumable(self, groups, consumable):
+        for group in groups:
+            self.groups.settings[group] = replace(self.groups.settings[group], consumable=consumable)
 
     async def group_members(self, group):
         self._asked("group_members")

@@ -232,14 +232,13 @@ async def test_nothing_is_written_without_the_lease(manual):
 async def test_a_group_that_cannot_be_made_fails_alone(manual, monkeypatch):
     manual.commit("hz", "pay", 4)
     manual.commit("hz", "bad", 4)
-    original = GroupedConnector.create_group
+    original = GroupedConnector.create_groups
 
-    async def refuse(self, settings: GroupSettings):
-        if settings.group == "bad":
-            raise NotConnected("no broker")
-        await original(self, settings)
+    async def refuse(self, settings: list[GroupSettings]):
+        await original(self, [one for one in settings if one.group != "bad"])
+        return {one.group: NotConnected("no broker") for one in settings if one.group == "bad"}
 
-    monkeypatch.setattr(GroupedConnector, "create_group", refuse)
+    monkeypatch.setattr(GroupedConnector, "create_groups", refuse)
     answer = await manual.sync()
     assert (answer["moved"], answer["failed"]) == (1, 1)
     assert (manual.stands("sh", "pay"), manual.stands("sh", "bad")) == (4, None)
