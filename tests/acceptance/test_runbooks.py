@@ -41,18 +41,14 @@ def regions():
 
 
 class Runbook:
-    """One of the page's: its file written for these clusters, its steps in a shell where ``replicator`` is this one."""
+    """One of the page's: its files written for these clusters, its steps in a shell where ``replicator`` is this one."""
 
     def __init__(self, name: str, folder: Path, regions, topic: str) -> None:
         self.name = name
         self.folder = folder
         self.left = [step for step in blocks("step") if step.startswith(f"{name}/")]
-        text = blocks("file")[f"{name}/orders.yaml"]
-        for word, value in (("HANGZHOU", regions[0].name_servers), ("SHANGHAI", regions[1].name_servers), ("TOPIC", topic)):
-            assert word in text
-            text = text.replace(word, value)
-        (folder / "orders.yaml").write_text(text)
-        (folder / "nothing.yaml").write_text("")
+        self.topic = topic
+        self.write("orders.yaml", HANGZHOU=regions[0].name_servers, SHANGHAI=regions[1].name_servers)
         self.process = ReplicatorProcess(folder / "orders.yaml", folder / "data")
         programs = folder / "bin"
         programs.mkdir()
@@ -61,6 +57,14 @@ class Runbook:
         script.chmod(0o755)
         url = f"http://127.0.0.1:{self.process.port}"
         self.environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "REPLICATOR_URL": url}
+
+    def write(self, name: str, **words: str) -> None:
+        """A file of the page, with these words of it replaced."""
+        text = blocks("file")[f"{self.name}/{name}"]
+        for word, value in {**words, "TOPIC": self.topic}.items():
+            assert word in text
+            text = text.replace(word, value)
+        (self.folder / name).write_text(text)
 
     def step(self, name: str) -> str:
         """In the page's order, each once; returns what the commands printed."""
@@ -76,18 +80,23 @@ class Runbook:
 
 
 @pytest.fixture
-def runbook(tmp_path, regions, topic_name):
+def runbook_of(tmp_path, topic_name):
     made: list[Runbook] = []
 
-    def make(name: str) -> tuple[Runbook, str]:
+    def make(name: str, clusters) -> tuple[Runbook, str]:
         topic = topic_name(name)
-        book = Runbook(name, tmp_path, regions, topic)
+        book = Runbook(name, tmp_path, clusters, topic)
         made.append(book)
         return book, topic
 
     yield make
     for book in made:
         book.process.end()
+
+
+@pytest.fixture
+def runbook(runbook_of, regions):
+    return lambda name: runbook_of(name, regions)
 
 
 def keys(rows) -> set[str]:
@@ -114,7 +123,7 @@ def back(cluster: LocalCluster) -> None:
 
 def test_every_step_of_the_page_is_in_a_runbook_that_is_tried() -> None:
     assert {name.partition("/")[0] for name in blocks("step")} == {name.partition("/")[0] for name in blocks("file")}
-    assert {name.partition("/")[0] for name in blocks("step")} == {"geo", "active", "centre"}
+    assert {name.partition("/")[0] for name in blocks("step")} == {"geo", "anew", "active", "centre"}
 
 
 def test_geo_disaster_recovery(regions, witness, runbook) -> None:
@@ -130,9 +139,7 @@ def test_geo_disaster_recovery(regions, witness, runbook) -> None:
     begin(witness, hangzhou, topic, group)
     processed = keys(witness.take(hangzhou.name_servers, topic, group, 150))
     book.step("rehearse")
-    offsets_seen = time.monotonic() + 12  # two intervals of 5 s: the last thing that was read before the region went
-    while time.monotonic() < offsets_seen:
-        time.sleep(0.5)
+    wait_progress(book, group, "hangzhou", "shanghai", 150)
     away(hangzhou)
     said = book.step("failover")
     assert "WARNS: hangzhou cannot be reached" in said
@@ -149,6 +156,65 @@ def test_geo_disaster_recovery(regions, witness, runbook) -> None:
     assert processed | rest == {f"m-{n}" for n in range(COUNT)} | {f"meanwhile-{n}" for n in range(60)}
     book.process.assert_no_traceback()
     assert book.left == [], "steps of the runbook that nobody tried"
+
+
+@pytest.mark.long
+def test_a_region_that_is_gone_for_good(witness, runbook_of, topic_name) -> None:
+    hangzhou, shanghai, anew = (LocalCluster(name, broker_properties=PATIENT) for name in ("hangzhou", "shanghai", "hangzhou-2"))
+    start_clusters(hangzhou, shanghai, anew)
+    try:
+        book, topic = runbook_of("anew", (hangzhou, shanghai))
+        witness.create_topic(hangzhou.name_servers, topic, queues=QUEUES)
+        book.process.start()
+        book.process.wait_ready()
+        group = f"{topic}-pay"
+        witness.bulk(hangzhou.name_servers, topic, COUNT, prefix="m", with_keys=True)
+        book.process.wait_caught_up(60, copied_at_least=COUNT)
+        begin(witness, hangzhou, topic, group)
+        processed = keys(witness.take(hangzhou.name_servers, topic, group, 150))
+        wait_progress(book, group, "hangzhou", "shanghai", 150)
+        stop_clusters(hangzhou)
+        book.step("failover")
+        processed |= new_of(keys(witness.take(shanghai.name_servers, topic, group, 100)), processed)
+        witness.bulk(shanghai.name_servers, topic, 60, prefix="meanwhile", with_keys=True)
+        book.write("home.yaml", NEW_REGION=anew.name_servers)
+        book.step("declare")
+        arrived = {f"m-{n}" for n in range(COUNT)} | {f"meanwhile-{n}" for n in range(60)}
+        count = len(arrived)
+        book.process.wait_flow("home", lambda flow: (flow["copied_total"], flow["lag_messages"]) == (count, 0), 60, source="shanghai")
+        rows = witness.drain(anew.name_servers, topic, expect=len(arrived))
+        assert keys(rows) == arrived
+        assert {row.keys.partition("-")[0]: row.user_properties["origin"] for row in rows} == {"m": "hangzhou", "meanwhile": "shanghai"}
+        book.step("home")
+        processed |= new_of(keys(witness.take(anew.name_servers, topic, group, 90)), processed)
+        witness.bulk(anew.name_servers, topic, 30, prefix="after", with_keys=True)
+        arrived |= {f"after-{n}" for n in range(30)}
+        processed |= new_of(keys(witness.take(anew.name_servers, topic, group, 2 * COUNT)), processed)
+        assert processed == arrived
+        assert keys(witness.drain(shanghai.name_servers, topic, expect=len(arrived))) == arrived
+        wait_progress(book, group, "hangzhou-2", "shanghai", len(arrived), task="orders-again")
+        book.step("forget")
+        book.process.assert_no_traceback()
+        assert book.left == [], "steps of the runbook that nobody tried"
+    finally:
+        stop_clusters(hangzhou, shanghai, anew)
+
+
+def new_of(found: set[str], before: set[str]) -> set[str]:
+    assert not found & before, "seen again"
+    return found
+
+
+def wait_progress(book, group: str, source: str, destination: str, count: int, *, task: str = "orders") -> None:
+    """Until the coordinator has read that the group processed ``count`` messages at the source and has carried it over."""
+    deadline = time.monotonic() + 60
+    while True:
+        rows = book.process.answer_of("groups", "list", task, "--source", source, "--destination", destination)["groups"]
+        offsets = [(row["source_offsets"], row["destination_offsets"]) for row in rows if row["group"] == group]
+        if offsets and sum((offsets[0][0] or {}).values()) == count and offsets[0][1]:
+            return
+        assert time.monotonic() < deadline, f"{offsets}\n{book.process.tail()}"
+        time.sleep(0.5)
 
 
 def consumed(book, witness, cluster, topic: str, group: str, expression: str, count: int) -> set[str]:
