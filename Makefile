@@ -33,7 +33,7 @@ demo: $(STAMP) java  ## two real RocketMQ clusters on this machine and a two-way
 	$(BIN)/python -m deploy.local.demo
 
 test: lint type java  ## lint, types and all tests but the long ones
-	$(BIN)/python -m pytest -m "not long"
+	$(BIN)/python -m pytest -m "not long" --durations=25
 
 test-long: $(STAMP) java  ## what takes minutes on real parts: rights, disks, every history change
 	$(BIN)/python -m pytest -m long

@@ -4,6 +4,7 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
 import pytest_asyncio
 from hypothesis import settings
 from sqlalchemy import text
@@ -15,6 +16,12 @@ from replicator.store import schema
 from replicator.store.embedded import EmbeddedPostgres
 
 TEMPLATE = "replicator_template"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs no broker comes first: a mistake shows early, and idle brokers take a good part of a core from whatever runs beside."""
+    items.sort(key=lambda item: item.get_closest_marker("rocketmq") is not None)
+
 
 # How long an example takes says how busy the machine is, nothing about the code.
 settings.register_profile("unhurried", deadline=None)

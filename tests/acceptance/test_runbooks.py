@@ -229,6 +229,7 @@ def consumed(book, witness, cluster, topic: str, group: str, expression: str, co
     return keys(consumer.seen)
 
 
+@pytest.mark.long
 def test_active_geo_redundancy(regions, witness, runbook) -> None:
     hangzhou, shanghai = regions
     book, topic = runbook("active")
@@ -271,6 +272,7 @@ def test_active_geo_redundancy(regions, witness, runbook) -> None:
     assert book.left == [], "steps of the runbook that nobody tried"
 
 
+@pytest.mark.long
 def test_aggregation(regions, witness, runbook) -> None:
     hangzhou, shanghai = regions
     book, topic = runbook("centre")
