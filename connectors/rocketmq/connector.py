@@ -171,7 +171,7 @@ class RocketMQConnector:
         return PullReader(self._client, self._credits, self.cluster, where, offset, prefetch=prefetch, any_replica=any_replica)
 
     def _one_reader(self, queue: MessageQueue, offset: int) -> PullReader:
-        return PullReader(self._client, self._credits, self.cluster, queue, offset, prefetch=False)
+        return PullReader(self._client, self._credits, self.cluster, queue, offset, prefetch=False, any_replica=True)
 
     def sender(self, broker_name: str) -> RocketMQSender:
         sender = self._senders.get(broker_name)

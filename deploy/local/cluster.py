@@ -20,7 +20,7 @@ from deploy.local.ports import BLOCK_SIZE, PortReservation
 from deploy.local.problems import LabProblem
 from deploy.local.processes import Child
 
-READY_SECONDS_MAX = 120.0
+READY_SECONDS_MAX = 300.0
 ASK_EVERY_SECONDS = 0.05
 REMIND_AFTER_SECONDS = 0.5
 # Inside a broker's block of ten: its port, the fast one two below it (always) and the replication one above it.
