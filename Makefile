@@ -57,7 +57,7 @@ bench: $(STAMP) java  ## CPU and rate of a drained backlog, latency at a steady 
 kills: $(STAMP) java  ## 50 rounds of kill -9 during traffic on real clusters
 	REPLICATOR_KILL_ROUNDS=50 $(BIN)/python -m pytest -s tests/acceptance/test_kill.py
 
-grid: $(STAMP) java  ## every supported version as a source of every one: a table of the pairs (GRID="4.9.7 5.3.3": these alone)
+grid: $(STAMP) java  ## every supported version as a source of every one: a table of the pairs (GRID="4.9.7 5.3.3": only as destinations)
 	$(BIN)/python -m tests.grid $(GRID)
 
 moves: $(STAMP) java  ## failover and failback at full size: every lag, round trips, a million messages at the other side

@@ -10,6 +10,11 @@ from connectors.rocketmq.remoting.codes import Kind, kind_of
 from connectors.rocketmq.remoting.errors import ProtocolError
 from replicator.core.errors import NotConnected, NotFound, NotPermitted, Refused, Throttled
 
+_NOT_THROUGH_PROXIES = (
+    "; this looks like the remoting port of a 5.x proxy: it tells neither brokers nor topics nor groups, so nothing can be copied "
+    "through it; give name_servers, and make their brokers reachable (address_map)"
+)
+
 
 @contextlib.contextmanager
 def mapped(where: str) -> Iterator[None]:
@@ -31,4 +36,4 @@ def mapped(where: str) -> Iterator[None]:
             raise NotPermitted(f"{where}: {error}", hint=hint) from error
         if kind in (Kind.MISSING, Kind.NOT_FOUND):
             raise NotFound(f"{where}: {error}") from error
-        raise Refused(f"{where}: {error}") from error
+        raise Refused(f"{where}: {error}{_NOT_THROUGH_PROXIES if error.is_of_proxy else ''}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -20,7 +21,7 @@ QUEUES = 2
 COUNT = 900
 PER_SECOND = 60
 """Of copies: slow enough that a master dies with most of them still to be made."""
-LATER = 100
+EARLIER = LATER = 100
 FOLLOWED_SECONDS_MAX = 60.0
 POLL_SECONDS = 0.2
 GET_ALL_CONSUMER_OFFSET = 43
@@ -73,19 +74,19 @@ def test_slave_is_read_while_its_master_is_away(with_slave, witness, replicator,
     process.wait_ready()
     process.wait_topic(witness, destination.name_servers, topic)
     witness.create_group(servers, group)
-    witness.bulk(servers, topic, COUNT, prefix="before", batch_size=7, with_keys=True)
+    witness.bulk(servers, topic, EARLIER, prefix="earlier", batch_size=7, with_keys=True)
     for queue in range(QUEUES):
         witness.set_progress(servers, topic, group, 10 + queue, broker=name, queue=queue)
     wait_for("the slave has the group's progress", lambda: group.encode() in ask(slave, GET_ALL_CONSUMER_OFFSET)[1])
+    witness.bulk(servers, topic, COUNT, prefix="before", batch_size=7, with_keys=True)
     wait_for("the slave has all messages", lambda: log_end(slave) >= log_end(master))
-    process.wait_flow("copying", lambda flow: flow["copied_total"] > 0, 30)
+    process.wait_flow("copying", lambda flow: flow["copied_total"] > EARLIER, 30)
     replicated.kill_broker(0)
-    died_at = process.flows()[0]["copied_total"]
-    assert died_at < COUNT // 2, "everything was copied before the master died"
+    assert process.flows()[0]["copied_total"] < COUNT, "everything was copied before the master died"
     flow = process.wait_flow("reading the slave", lambda flow: flow["state"] == "running" and slave in flow["error"], 60)
     assert "slave" in flow["error"]
     assert name in flow["error"]
-    process.wait_flow("copied from the slave", lambda flow: flow["copied_total"] == COUNT and flow["lag_messages"] == 0, 60)
+    process.wait_flow("copied from the slave", lambda flow: flow["copied_total"] == EARLIER + COUNT and flow["lag_messages"] == 0, 60)
     sides = ("--source", replicated.name, "--destination", destination.name)
     done = process.command("groups", "sync", "away", *sides, "--group", group, "--yes")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -94,7 +95,7 @@ def test_slave_is_read_while_its_master_is_away(with_slave, witness, replicator,
 
     replicated.start_broker(0)
     witness.bulk(servers, topic, LATER, prefix="after", batch_size=7, with_keys=True)
-    total = COUNT + LATER
+    total = EARLIER + COUNT + LATER
     process.wait_flow("on the master again", lambda flow: flow["copied_total"] == total and flow["lag_messages"] == 0, 90)
     process.wait_flow("without a remark", lambda flow: flow["state"] == "running" and not flow["error"], 30)
     born, copies = (witness.drain(cluster.name_servers, topic, expect=total) for cluster in (replicated, destination))
@@ -102,3 +103,61 @@ def test_slave_is_read_while_its_master_is_away(with_slave, witness, replicator,
     assert compare(born, copies, {"origin": replicated.name}) == EXACT
     process.assert_no_traceback()
     assert process.stop() < 10
+
+
+SWITCHES = 2
+"""Of the master of one broker: away from the first one, and back."""
+DURING = 400
+ELECTED_SECONDS_MAX = 90.0
+
+
+def controlled(name: str) -> LocalCluster:
+    return LocalCluster(name, replicas=2, controlled=True, broker_properties=PATIENT)
+
+
+def switch(cluster: LocalCluster) -> None:
+    """kill -9 of whoever is master; returns when the controller has made the other one master and the dead one lives again."""
+    former = master_of(cluster)
+    assert former is not None
+    index = cluster.broker_addresses.index(former)
+    cluster.kill_broker(index)
+    wait_for("another master", lambda: master_of(cluster) not in (None, former), ELECTED_SECONDS_MAX)
+    cluster.start_broker(index)
+    new = master_of(cluster)
+    assert new is not None
+    wait_for("the former master has followed", lambda: log_end(former) >= log_end(new), ELECTED_SECONDS_MAX)
+
+
+@pytest.mark.parametrize("side", ["source", "destination"])
+def test_controller_moves_the_master_under_load(witness, replicator, topic_name, side) -> None:
+    """Of the source: all that it kept is copied. Of the destination: what the new master lacks is copied again."""
+    moved, still = controlled("kunming"), LocalCluster("dali", broker_properties=PATIENT)
+    source, destination = (moved, still) if side == "source" else (still, moved)
+    topic = topic_name("moved")
+    with moved, still:
+        wait_for("a first master", lambda: master_of(moved) is not None, ELECTED_SECONDS_MAX)
+        witness.create_topic(source.name_servers, topic, queues=QUEUES)
+        clusters = [cluster_yaml(cluster.name, cluster.name_servers) for cluster in (source, destination)]
+        process = replicator(*clusters, task_yaml("moved", topic, one_way(source.name, destination.name)))
+        process.start()
+        process.wait_ready()
+        process.wait_topic(witness, destination.name_servers, topic)
+        with ThreadPoolExecutor(1) as threads:
+            for number in range(SWITCHES):
+                sending = threads.submit(
+                    witness.produce, source.name_servers, topic, DURING, prefix=f"during-{number}", with_keys=True,
+                    per_second=PER_SECOND, keep_going=True, body_bytes=100,
+                )
+                copied = process.flows()[0]["copied_total"]
+                process.wait_flow("copying", lambda flow, copied=copied: flow["copied_total"] > copied, 60)
+                switch(moved)
+                sending.result()
+        witness.produce(source.name_servers, topic, LATER, prefix="after", with_keys=True)
+        stored = sum(end - start for start, end in witness.offsets(source.name_servers, topic).values())
+        born = witness.drain(source.name_servers, topic, expect=stored, timeout_seconds=FOLLOWED_SECONDS_MAX)
+        assert len(born) == stored > LATER, "nothing was sent under load"
+        process.wait_flow("caught up", lambda flow: flow["state"] == "running" and flow["lag_messages"] == 0, 120)
+        copies = witness.drain(destination.name_servers, topic, expect=len(born), timeout_seconds=FOLLOWED_SECONDS_MAX)
+        assert compare(born, copies, {"origin": source.name}) == EXACT
+        process.assert_no_traceback()
+        assert process.stop() < 10

@@ -10,7 +10,7 @@ from tests.witness.client import Witness
 PROPERTIES = [{"region": "cn", "amount": "{i}", "ключ": "значение {i}"}, {"region": "eu", "empty-soon": "x"}, {}]
 TAGS = ["TagA", None]
 ROLLED_BACK = frozenset({"rollback", "check-rollback"})
-CHECKED_SECONDS_MAX = 60.0
+CHECKED_SECONDS_MAX = 120.0
 """Until the broker has asked about every transaction that was left open."""
 
 Kind = tuple[str, int, dict[str, object]]

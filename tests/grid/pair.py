@@ -20,8 +20,8 @@ LOCAL = 20
 """Born at the destination in the end: what a consumer of the origin's messages must not see."""
 TAKEN = (0, 1, 37, 1_000_000)
 """How many messages of each queue the stopped group has processed at the source; the last: all of them."""
-COPIED_SECONDS_MAX = 90.0
-SQL92_SECONDS_MAX = 90.0
+COPIED_SECONDS_MAX = 180.0
+SQL92_SECONDS_MAX = 120.0
 CHECKED_ONCE = {"transactionCheckInterval": 15_000}
 """5.x notes down what became of a transaction up to 3 s later: asked again before that, it commits a second time."""
 GRID_BROKER = PATIENT | CHECKED_ONCE
