@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -128,9 +129,28 @@ def switch(cluster: LocalCluster) -> None:
     wait_for("the former master has followed", lambda: log_end(former) >= log_end(new), ELECTED_SECONDS_MAX)
 
 
+def caught_up(process, task: str) -> bool:
+    """Whether the source had given out records that it lost: 5.3.3 does when its master dies within moments of the other replica's
+    return. That is shown to a person, who here accepts it."""
+    was_stopped = False
+    while True:
+        flow = process.wait_flow(
+            "caught up or stopped",
+            lambda flow: flow["state"] == "stopped-history-change" or (flow["state"] == "running" and flow["lag_messages"] == 0),
+            ELECTED_SECONDS_MAX,
+        )
+        if flow["state"] == "running":
+            return was_stopped
+        was_stopped = True
+        done = process.command("resume", task, "--accept-loss", "--yes")
+        assert done.returncode == 0, done.stdout + done.stderr
+        process.wait_flow("going on", lambda flow: flow["state"] != "stopped-history-change", ELECTED_SECONDS_MAX)
+
+
 @pytest.mark.parametrize("side", ["source", "destination"])
 def test_controller_moves_the_master_under_load(witness, replicator, topic_name, side) -> None:
-    """Of the source: all that it kept is copied. Of the destination: what the new master lacks is copied again."""
+    """Of the source: all that it kept is copied, and copies of what it lost are all there is besides. Of the destination: what the
+    new master lacks is copied again."""
     moved, still = controlled("kunming"), LocalCluster("dali", broker_properties=PATIENT)
     source, destination = (moved, still) if side == "source" else (still, moved)
     topic = topic_name("moved")
@@ -156,8 +176,10 @@ def test_controller_moves_the_master_under_load(witness, replicator, topic_name,
         stored = sum(end - start for start, end in witness.offsets(source.name_servers, topic).values())
         born = witness.drain(source.name_servers, topic, expect=stored, timeout_seconds=FOLLOWED_SECONDS_MAX)
         assert len(born) == stored > LATER, "nothing was sent under load"
-        process.wait_flow("caught up", lambda flow: flow["state"] == "running" and flow["lag_messages"] == 0, 120)
+        lost = caught_up(process, "moved")
         copies = witness.drain(destination.name_servers, topic, expect=len(born), timeout_seconds=FOLLOWED_SECONDS_MAX)
-        assert compare(born, copies, {"origin": source.name}) == EXACT
+        compared = compare(born, copies, {"origin": source.name})
+        assert replace(compared, strange=0) == EXACT
+        assert compared.strange == 0 or (side == "source" and lost)
         process.assert_no_traceback()
         assert process.stop() < 10
