@@ -23,6 +23,7 @@ COUNT = 900
 PER_SECOND = 60
 """Of copies: slow enough that a master dies with most of them still to be made."""
 EARLIER = LATER = 100
+STARTED_SECONDS_MAX = 300.0
 FOLLOWED_SECONDS_MAX = 60.0
 POLL_SECONDS = 0.2
 GET_ALL_CONSUMER_OFFSET = 43
@@ -72,7 +73,7 @@ def test_slave_is_read_while_its_master_is_away(with_slave, witness, replicator,
     clusters = [cluster_yaml(cluster.name, cluster.name_servers) for cluster in (replicated, destination)]
     process = replicator(*clusters, task_yaml("away", topic, body))
     process.start()
-    process.wait_ready()
+    process.wait_ready(STARTED_SECONDS_MAX)
     process.wait_topic(witness, destination.name_servers, topic)
     witness.create_group(servers, group)
     witness.bulk(servers, topic, EARLIER, prefix="earlier", batch_size=7, with_keys=True)
@@ -160,7 +161,7 @@ def test_controller_moves_the_master_under_load(witness, replicator, topic_name,
         clusters = [cluster_yaml(cluster.name, cluster.name_servers) for cluster in (source, destination)]
         process = replicator(*clusters, task_yaml("moved", topic, one_way(source.name, destination.name)))
         process.start()
-        process.wait_ready()
+        process.wait_ready(STARTED_SECONDS_MAX)
         process.wait_topic(witness, destination.name_servers, topic)
         with ThreadPoolExecutor(1) as threads:
             for number in range(SWITCHES):
