@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from deploy.local import LocalCluster
+from deploy.local import LocalCluster, start_clusters, stop_clusters
 from tests.acceptance.process import cluster_yaml
 from tests.grid.pair import GRID_BROKER, QUEUES, Pair, judge, row_of
 
@@ -17,13 +17,19 @@ pytestmark = [pytest.mark.rocketmq, pytest.mark.postgres, pytest.mark.timeout(42
 
 
 @pytest.fixture
-def two_brokers() -> Iterator[LocalCluster]:
-    with LocalCluster("suzhou", version="4.9.7", brokers=2, broker_properties=GRID_BROKER) as cluster:
-        yield cluster
+def old_and_new() -> Iterator[tuple[LocalCluster, LocalCluster]]:
+    """Of their own: the shared ones ask about transactions so soon that they commit some twice."""
+    old = LocalCluster("suzhou", version="4.9.7", brokers=2, broker_properties=GRID_BROKER)
+    new = LocalCluster("wuhan", broker_properties=GRID_BROKER)
+    start_clusters(old, new)
+    try:
+        yield old, new
+    finally:
+        stop_clusters(old, new)
 
 
-def test_two_old_brokers_against_a_new_one(two_brokers, two_clusters, witness, replicator) -> None:
-    _, one_broker = two_clusters
+def test_two_old_brokers_against_a_new_one(old_and_new, witness, replicator) -> None:
+    two_brokers, one_broker = old_and_new
     pairs = [Pair(two_brokers, one_broker), Pair(one_broker, two_brokers)]
     for pair in pairs:
         pair.create_topic(witness)
