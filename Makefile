@@ -11,7 +11,7 @@ FAST_TESTS := tests/unit tests/protocol tests/tidy tests/simulation tests/confor
 # $(call need,PROGRAM,WAY OUT): one line instead of a shell error further down.
 need = @command -v $(1) >/dev/null || { echo "make: $(1) is not installed: $(2)" >&2; exit 1; }
 
-.PHONY: help setup demo test test-long test-fast lint type bench kills moves scale idle simulate clean java deploy-check deploy-render alerts
+.PHONY: help setup demo test test-long test-fast lint type bench kills grid moves scale idle simulate clean java deploy-check deploy-render alerts
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ bench: $(STAMP) java  ## CPU and rate of a drained backlog, latency at a steady 
 
 kills: $(STAMP) java  ## 50 rounds of kill -9 during traffic on real clusters
 	REPLICATOR_KILL_ROUNDS=50 $(BIN)/python -m pytest -s tests/acceptance/test_kill.py
+
+grid: $(STAMP) java  ## every supported version as a source of every one: a table of the pairs (GRID="4.9.7 5.3.3": only as destinations)
+	$(BIN)/python -m tests.grid $(GRID)
 
 moves: $(STAMP) java  ## failover and failback at full size: every lag, round trips, a million messages at the other side
 	REPLICATOR_MOVE_MESSAGES=100000 REPLICATOR_MOVE_TRIPS=10 REPLICATOR_MOVE_GROUPS=200 REPLICATOR_MOVE_ROUNDS=400 REPLICATOR_MOVE_MEANWHILE=1000000 $(BIN)/python -m pytest -s -m long tests/acceptance/test_moves.py

@@ -99,7 +99,7 @@ class MemoryConnector:
     async def create_topic(self, description: TopicDescription, spread: Sequence[QueueSpread]) -> None:
         (await self._call("create_topic")).create_topic(description, spread)
 
-    async def offset_range(self, queue: MessageQueue) -> OffsetRange:
+    async def offset_range(self, queue: MessageQueue, *, any_replica: bool = False) -> OffsetRange:
         return (await self._call("offset_range", queue.broker_name)).log(queue).bounds
 
     async def offset_at(self, queue: MessageQueue, timestamp_ms: int) -> int:
@@ -113,7 +113,7 @@ class MemoryConnector:
         for queue, offset in positions.items():
             memory.commit(group, queue, offset)
 
-    def reader(self, queue: MessageQueue, offset: int, *, prefetch: bool = True) -> MemoryReader:
+    def reader(self, queue: MessageQueue, offset: int, *, prefetch: bool = True, any_replica: bool = False) -> MemoryReader:
         reader = MemoryReader(self._memory, queue, offset, self._instance, self._credits, self._long_poll_seconds)
         self._readers.add(reader)
         return reader
@@ -140,7 +140,9 @@ class MemoryConnector:
             await log.changed.wait(deadline - loop.time())
         log.expire(offset)
 
-    async def lock_queues(self, group: str, holder: str, queues: Collection[MessageQueue]) -> set[MessageQueue]:
+    async def lock_queues(
+        self, group: str, holder: str, queues: Collection[MessageQueue], *, any_replica: bool = False
+    ) -> set[MessageQueue]:
         memory = await self._call("lock_queues")
         held: set[MessageQueue] = set()
         for queue in queues:

@@ -56,13 +56,16 @@ async def describe_cluster(client: Client, cluster: str) -> ClusterDescription:
         _refuse_old(cluster, name, version)
         config: dict[str, str] = {}
         try:
-            config = bodies.read_properties_text((await client.ask(name, headers.broker_config())).body)
+            config = bodies.read_properties_text((await client.ask(name, headers.broker_config(), any_replica=True)).body)
         except Answered as error:
             warnings.append(f"broker {name}: its configuration cannot be read ({error}); defaults are assumed")
         size_max = min(size_max, int(config.get("maxMessageSize", str(BATCH_BYTES_MAX))))
         filters = {"true": True, "false": False}.get(config.get("enablePropertyFilter", ""))
+        place = await client.place(name, any_replica=True)
+        if not place.is_master:
+            warnings.append(f"broker {name}: it has no master now; {place.address}, a slave, can be read, and nothing can be written")
         found.append(
-            BrokerDescription(name, await client.master_address(name), version, filters, elapsed_ms)
+            BrokerDescription(name, place.address, version, filters, elapsed_ms)
         )
         if filters is False:
             warnings.append(f"broker {name}: enablePropertyFilter is off, so consumers cannot filter by origin tag with SQL92")
@@ -109,7 +112,7 @@ async def describe_topic(client: Client, topic: str) -> TopicDescription | None:
     if not queues:
         return None
     queues.sort(key=lambda queue: (queue.broker_name, queue.queue_id))
-    config = await _topic_config(client, queues[0].broker_name, topic)
+    config = await _topic_config(client, queues[0].broker_name, topic, any_replica=True)
     attributes = dict(config.attributes) if config is not None else {}
     ordered = (config is not None and config.order) or bool(route.order_conf)
     if not ordered and not await _is_5x(client, queues[0].broker_name):
@@ -129,14 +132,13 @@ def _unsupported(route: bodies.TopicRoute, attributes: dict[str, str]) -> str:
     return ""
 
 
-async def _topic_config(client: Client, broker_name: str, topic: str) -> bodies.TopicConfig | None:
+async def _topic_config(client: Client, broker_name: str, topic: str, *, any_replica: bool = False) -> bodies.TopicConfig | None:
     """351 where the broker knows it, else the whole table: 4.4.0 does not even answer requests it does not know."""
     if await _is_5x(client, broker_name):
-        answer = await client.ask(
-            broker_name, headers.topic_config(topic), (int(ResponseCode.SUCCESS), int(ResponseCode.TOPIC_NOT_EXIST))
-        )
+        expected = (int(ResponseCode.SUCCESS), int(ResponseCode.TOPIC_NOT_EXIST))
+        answer = await client.ask(broker_name, headers.topic_config(topic), expected, any_replica=any_replica)
         return bodies.read_topic_config(answer.body) if answer.code == ResponseCode.SUCCESS else None
-    answer = await client.ask(broker_name, headers.all_topic_configs())
+    answer = await client.ask(broker_name, headers.all_topic_configs(), any_replica=any_replica)
     return bodies.read_topic_configs(answer.body).get(topic)
 
 

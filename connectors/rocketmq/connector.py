@@ -119,10 +119,11 @@ class RocketMQConnector:
 
     # Offsets
 
-    async def offset_range(self, queue: MessageQueue) -> OffsetRange:
+    async def offset_range(self, queue: MessageQueue, *, any_replica: bool = False) -> OffsetRange:
         with mapped(f"cluster {self.cluster}, queue {queue}"):
             queue = place_of(queue)
-            connection = await self._client.connect(queue.broker_name)
+            place = await self._client.place(queue.broker_name, any_replica=any_replica)
+            connection = await self._client.connect_to(place)
             lowest, highest = await asyncio.gather(
                 connection.ask(headers.min_offset(queue.topic, queue.queue_id)),
                 connection.ask(headers.max_offset(queue.topic, queue.queue_id)),
@@ -130,7 +131,7 @@ class RocketMQConnector:
             for answer in (lowest, highest):
                 if answer.code != ResponseCode.SUCCESS:
                     raise Answered(connection.address, "GET_MIN_OFFSET/GET_MAX_OFFSET", answer.code, answer.remark or "")
-            return OffsetRange(max(0, headers.read_offset(lowest)), headers.read_offset(highest))
+            return OffsetRange(max(0, headers.read_offset(lowest)), headers.read_offset(highest), may_lack_newest=not place.is_master)
 
     async def offset_at(self, queue: MessageQueue, timestamp_ms: int) -> int:
         queue = place_of(queue)
@@ -165,11 +166,12 @@ class RocketMQConnector:
 
     # Records
 
-    def reader(self, queue: MessageQueue, offset: int, *, prefetch: bool = True) -> PullReader:
-        return PullReader(self._client, self._credits, self.cluster, place_of(queue), offset, prefetch=prefetch)
+    def reader(self, queue: MessageQueue, offset: int, *, prefetch: bool = True, any_replica: bool = False) -> PullReader:
+        where = place_of(queue)
+        return PullReader(self._client, self._credits, self.cluster, where, offset, prefetch=prefetch, any_replica=any_replica)
 
     def _one_reader(self, queue: MessageQueue, offset: int) -> PullReader:
-        return PullReader(self._client, self._credits, self.cluster, queue, offset, prefetch=False)
+        return PullReader(self._client, self._credits, self.cluster, queue, offset, prefetch=False, any_replica=True)
 
     def sender(self, broker_name: str) -> RocketMQSender:
         sender = self._senders.get(broker_name)
@@ -224,11 +226,13 @@ class RocketMQConnector:
 
     # FencesSource
 
-    async def lock_queues(self, group: str, holder: str, queues: Collection[MessageQueue]) -> set[MessageQueue]:
+    async def lock_queues(
+        self, group: str, holder: str, queues: Collection[MessageQueue], *, any_replica: bool = False
+    ) -> set[MessageQueue]:
         held: set[MessageQueue] = set()
         with mapped(f"cluster {self.cluster}, queue locks of group {group}"):
             for broker_name, keys in _by_broker(queues).items():
-                answer = await self._client.ask(broker_name, headers.lock_queues(group, holder, keys))
+                answer = await self._client.ask(broker_name, headers.lock_queues(group, holder, keys), any_replica=any_replica)
                 held.update(MessageQueue(*key) for key in bodies.read_locked_queues(answer.body))
         return held & set(queues)
 

@@ -52,7 +52,7 @@ class Groups:
         wanted = set(topics)
         found: dict[str, dict[MessageQueue, int]] = {}
         for broker_name in await self._brokers():
-            answer = await self._client.ask(broker_name, headers.all_consumer_offsets())
+            answer = await self._client.ask(broker_name, headers.all_consumer_offsets(), any_replica=True)
             for (topic, group), offsets in bodies.read_consumer_offsets(answer.body).items():
                 if _is_pop_retry(topic, group):
                     self._pops.add(group)
@@ -62,7 +62,8 @@ class Groups:
         return found
 
     async def _configs(self, broker_name: str) -> dict[str, bodies.SubscriptionGroup]:
-        return bodies.read_subscription_groups((await self._client.ask(broker_name, headers.all_subscription_groups())).body)
+        answer = await self._client.ask(broker_name, headers.all_subscription_groups(), any_replica=True)
+        return bodies.read_subscription_groups(answer.body)
 
     async def settings(self) -> dict[str, GroupSettings]:
         """Where brokers differ, the first one's settings; consumable only if everywhere."""
@@ -104,7 +105,7 @@ class Groups:
         clients: set[str] = set()
         seen: list[bodies.ConsumerConnections] = []
         for broker_name in await self._brokers():
-            answer = await self._client.ask(broker_name, headers.consumer_connections(group), _SUCCESS_OR_OFFLINE)
+            answer = await self._client.ask(broker_name, headers.consumer_connections(group), _SUCCESS_OR_OFFLINE, any_replica=True)
             if answer.code == ResponseCode.SUCCESS:
                 connections = bodies.read_consumer_connections(answer.body)
                 clients.update(connection.client_id for connection in connections.connections)

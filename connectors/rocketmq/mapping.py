@@ -10,6 +10,11 @@ from connectors.rocketmq.remoting.codes import Kind, kind_of
 from connectors.rocketmq.remoting.errors import ProtocolError
 from replicator.core.errors import NotConnected, NotFound, NotPermitted, Refused, ReplicatorError, Throttled
 
+_NOT_THROUGH_PROXIES = (
+    "; this looks like the remoting port of a 5.x proxy: it tells neither brokers nor topics nor groups, so nothing can be copied "
+    "through it; give name_servers, and make their brokers reachable (address_map)"
+)
+
 
 @contextlib.contextmanager
 def mapped(where: str) -> Iterator[None]:
@@ -34,4 +39,6 @@ def error_of(where: str, error: Answered) -> ReplicatorError:
     if error.concerns_credentials:
         hint = "give the replicator's account this right" if error.concerns_rights else "check access_key and secret_key of the cluster"
         return NotPermitted(text, hint=hint)
-    return NotFound(text) if kind in (Kind.MISSING, Kind.NOT_FOUND) else Refused(text)
+    if kind in (Kind.MISSING, Kind.NOT_FOUND):
+        return NotFound(text)
+    return Refused(text + (_NOT_THROUGH_PROXIES if error.is_of_proxy else ""))

@@ -82,8 +82,8 @@ class NamespacedConnector(RocketMQConnector):
     async def create_topic(self, description: TopicDescription, spread: Sequence[QueueSpread]) -> None:
         await super().create_topic(replace(description, name=self._namespace.wired(description.name)), spread)
 
-    async def offset_range(self, queue: MessageQueue) -> OffsetRange:
-        return await super().offset_range(self._namespace.wired_queue(queue))
+    async def offset_range(self, queue: MessageQueue, *, any_replica: bool = False) -> OffsetRange:
+        return await super().offset_range(self._namespace.wired_queue(queue), any_replica=any_replica)
 
     async def offset_at(self, queue: MessageQueue, timestamp_ms: int) -> int:
         return await super().offset_at(self._namespace.wired_queue(queue), timestamp_ms)
@@ -145,16 +145,19 @@ class NamespacedConnector(RocketMQConnector):
     async def remove_group(self, group: str) -> None:
         await super().remove_group(self._namespace.wired(group))
 
-    def reader(self, queue: MessageQueue, offset: int, *, prefetch: bool = True) -> PullReader:
-        return super().reader(self._namespace.wired_queue(queue), offset, prefetch=prefetch)
+    def reader(self, queue: MessageQueue, offset: int, *, prefetch: bool = True, any_replica: bool = False) -> PullReader:
+        return super().reader(self._namespace.wired_queue(queue), offset, prefetch=prefetch, any_replica=any_replica)
 
     def _make_sender(self, broker_name: str) -> RocketMQSender:
         sender = NamespacedSender(self._client, broker_name, self._instance, self.cluster)
         sender.namespace = self._namespace
         return sender
 
-    async def lock_queues(self, group: str, holder: str, queues: Collection[MessageQueue]) -> set[MessageQueue]:
-        held = await super().lock_queues(group, holder, [self._namespace.wired_queue(queue) for queue in queues])
+    async def lock_queues(
+        self, group: str, holder: str, queues: Collection[MessageQueue], *, any_replica: bool = False
+    ) -> set[MessageQueue]:
+        wired = [self._namespace.wired_queue(queue) for queue in queues]
+        held = await super().lock_queues(group, holder, wired, any_replica=any_replica)
         return {self._namespace.bare_queue(queue) for queue in held}
 
     async def unlock_queues(self, group: str, holder: str, queues: Collection[MessageQueue]) -> None:

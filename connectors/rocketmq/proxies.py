@@ -16,6 +16,7 @@ from connectors.rocketmq.admin import describe_topic
 from connectors.rocketmq.client.client import Client
 from connectors.rocketmq.client.errors import Answered
 from connectors.rocketmq.remoting import headers
+from connectors.rocketmq.remoting.command import RemotingCommand
 from connectors.rocketmq.remoting.errors import ProtocolError
 from connectors.rocketmq.remoting.fastjson import loads
 from connectors.rocketmq.source import PullReader
@@ -80,8 +81,8 @@ class ProxyMembers:
     async def _look(self) -> None:
         topic = await describe_topic(self.client, HEARTBEAT_TOPIC)
         for queue in topic.queues if topic is not None else ():
-            end = headers.read_offset(await self.client.ask(queue.broker_name, headers.max_offset(queue.topic, queue.queue_id)))
-            begin = headers.read_offset(await self.client.ask(queue.broker_name, headers.min_offset(queue.topic, queue.queue_id)))
+            end = headers.read_offset(await self._ask(queue, headers.max_offset(queue.topic, queue.queue_id)))
+            begin = headers.read_offset(await self._ask(queue, headers.min_offset(queue.topic, queue.queue_id)))
             position = max(self._positions.get(queue, 0), begin, end - LOOK_BACK_RECORDS_MAX)
             while position < end:
                 reader = self.read(queue, position)
@@ -98,6 +99,9 @@ class ProxyMembers:
             self._positions[queue] = min(position, end)
         for group, clients in self._groups.items():
             self._groups[group] = {name: one for name, one in clients.items() if self._newest[0] - one.seen_ms <= ALIVE_MS}
+
+    async def _ask(self, queue: MessageQueue, command: RemotingCommand) -> RemotingCommand:
+        return await self.client.ask(queue.broker_name, command, any_replica=True)
 
     def _note(self, body: bytes, store_ms: int) -> None:
         try:

@@ -13,7 +13,7 @@ import itertools
 from bisect import bisect_left
 from collections import deque
 
-from connectors.rocketmq.client.client import CLUSTER_INFO_SECONDS, PULL_RECORDS_DEFAULT, Client
+from connectors.rocketmq.client.client import CLUSTER_INFO_SECONDS, PULL_RECORDS_DEFAULT, Client, Place
 from connectors.rocketmq.client.connection import Connection, next_opaque
 from connectors.rocketmq.client.errors import Answered, Unreachable
 from connectors.rocketmq.credits import ByteCredits
@@ -41,6 +41,8 @@ SUSPEND_MS = 5_000
 PULL_TIMEOUT_SECONDS = 10.0
 LONG_POLL_TIMEOUT_SECONDS = SUSPEND_MS / 1000 + 10.0
 """The broker looks for overdue polls every 5 s."""
+SLAVE_CHECK_SECONDS = 2.0
+"""While a slave is read, the name server is asked this often whether there is a master again."""
 PULL_BYTES_MIN = 16 * 1024
 """A pull reserves at least this much memory, however small the records were so far."""
 SIZE_MARGIN = 2
@@ -84,12 +86,24 @@ class _Pull:
 class PullReader:
     """Implements ``QueueReader``."""
 
-    def __init__(self, client: Client, credits: ByteCredits, cluster: str, queue: MessageQueue, offset: int, *, prefetch: bool) -> None:
+    def __init__(
+        self,
+        client: Client,
+        credits: ByteCredits,
+        cluster: str,
+        queue: MessageQueue,
+        offset: int,
+        *,
+        prefetch: bool,
+        any_replica: bool = False,
+    ) -> None:
         self._client = client
         self._credits = credits
         self._queue = queue
         self._where = f"cluster {cluster}, queue {queue}, offset"
         self._prefetch = prefetch
+        self._any_replica = any_replica
+        self._place: Place | None = None
         self._loop = asyncio.get_running_loop()
         self._connection: Connection | None = None
         self._template: FrameTemplate | None = None
@@ -133,7 +147,7 @@ class PullReader:
     # Waiting
 
     async def _read(self) -> RecordBatch:
-        if self._failure is None and (not self._ready or self._loop.time() - self._master_checked_at >= CLUSTER_INFO_SECONDS):
+        if self._failure is None and (not self._ready or self._is_master_to_be_checked()):
             await self._follow_master()
         if self._failure is None and not self._ready and not await self._start():
             return self._hand_out()
@@ -171,21 +185,30 @@ class PullReader:
             raise Unreachable(self._queue.broker_name, "the reader is closed")
         now, current = self._loop.time(), self._connection
         if current is not None and current.is_open:
-            if now - self._master_checked_at < CLUSTER_INFO_SECONDS:
+            if not self._is_master_to_be_checked():
                 return
             self._master_checked_at = now
-            if await self._client.master_address(self._queue.broker_name) != current.address:
+            if await self._client.place(self._queue.broker_name, any_replica=self._any_replica) != self._place:
                 self._restart()
                 raise Unreachable(self._queue.broker_name, "another process is master now")
             connection = current
         else:
-            connection = await self._client.connect(self._queue.broker_name)
+            self._place = await self._client.place(self._queue.broker_name, any_replica=self._any_replica)
+            connection = await self._client.connect_to(self._place)
         limits = await self._client.pull_limits(self._queue.broker_name)
         self._stride_known = min(limits.records or PULL_RECORDS_DEFAULT, STRIDE_MAX)
         self._stride = min(self._stride, self._stride_known) if connection is not self._connection else self._stride
         self._answer_bytes_max = limits.size_bytes
         if connection is not self._connection:
             self._connection, self._master_checked_at, self._template = connection, now, None
+
+    def _is_master_to_be_checked(self) -> bool:
+        """Often while a slave is read: it may be behind."""
+        seconds = SLAVE_CHECK_SECONDS if self._is_slave() else CLUSTER_INFO_SECONDS
+        return self._loop.time() - self._master_checked_at >= seconds
+
+    def _is_slave(self) -> bool:
+        return self._place is not None and not self._place.is_master
 
     async def _start(self) -> bool:
         """Makes sure that something is underway. False where memory for it did not come back in time."""
@@ -291,6 +314,8 @@ class PullReader:
         if pull.offset < self._position and (answer.code != ResponseCode.SUCCESS or after <= self._position):
             self._close_gap()  # Asked before the broker said that nothing is there: the answer at the position is what matters.
             return
+        if self._is_slave() and pull.offset > self._max_offset:
+            raise Throttled(f"{self._where} {pull.offset}: {self._remark()}, and that ends at {self._max_offset}")
         if answer.code == ResponseCode.PULL_OFFSET_MOVED:
             is_lost = pull.offset < self._min_offset
             raise HistoryChanged(
@@ -380,7 +405,9 @@ class PullReader:
             self._handed = entry[1]
         if not taken:
             self._handed = self._position
-            return RecordBatch(next_offset=self._position, min_offset=self._min_offset, max_offset=self._max_offset)
+            return RecordBatch(
+                next_offset=self._position, min_offset=self._min_offset, max_offset=self._max_offset, remark=self._remark()
+            )
         if not self._ready:
             self._handed = self._position  # Offsets behind the last answer that hold nothing any more.
         self._ready_bytes -= size_bytes
@@ -398,8 +425,13 @@ class PullReader:
             columns.queue_offsets, columns.bodies, columns.properties,
             [flag & carried for flag in sys_flags] if any(sys_flags) else sys_flags,
             columns.flags, columns.born_timestamps_ms, columns.store_timestamps_ms, columns.commit_log_offsets, columns.body_crcs,
-            columns.reconsume_times, self._handed, self._min_offset, self._max_offset, size_bytes,
+            columns.reconsume_times, self._handed, self._min_offset, self._max_offset, size_bytes, self._remark(),
         )
+
+    def _remark(self) -> str:
+        if self._place is None or self._place.is_master:
+            return ""
+        return f"read from {self._place.address}, a slave, while {self._place.broker_name} has no master"
 
     def _restart(self) -> None:
         """Forgets all that was not handed out and the connection it came by."""

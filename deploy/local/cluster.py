@@ -1,4 +1,4 @@
-"""One throw-away RocketMQ cluster: a name server and brokers, all masters, on loopback."""
+"""One throw-away RocketMQ cluster on loopback: a name server and brokers, with replicas where a test wants them."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ from deploy.local.ports import BLOCK_SIZE, PortReservation
 from deploy.local.problems import LabProblem
 from deploy.local.processes import Child
 
-READY_SECONDS_MAX = 120.0
+READY_SECONDS_MAX = 300.0
 ASK_EVERY_SECONDS = 0.05
 REMIND_AFTER_SECONDS = 0.5
 # Inside a broker's block of ten: its port, the fast one two below it (always) and the replication one above it.
-BROKER_PORT, REPLICATION_PORT, NAME_SERVER_PORT = 2, 3, 8
+BROKER_PORT, REPLICATION_PORT, NAME_SERVER_PORT, CONTROLLER_PORT = 2, 3, 8, 9
 NAME_SERVER = "name-server"
 
 
 @dataclass(frozen=True, slots=True)
 class BrokerPlace:
-    """Where one broker lives; the same for all its starts."""
+    """Where one broker lives; the same for all its starts. ``replica``: 0 is the master, where no controller decides."""
 
     name: str
+    replica: int
     port: int
     replication_port: int
     home: Path
@@ -40,6 +41,10 @@ class BrokerPlace:
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
+
+    @property
+    def label(self) -> str:
+        return self.home.name
 
 
 class Reminder:
@@ -63,9 +68,11 @@ class Reminder:
 class LocalCluster:
     """A name server and one or more broker masters of one RocketMQ version.
 
-    *brokers* is a count (names become ``<name>-a``, ``<name>-b`` …) or the broker names. *directory* holds homes, stores
+    *brokers* is a count (names become ``<name>-a``, ``<name>-b`` …) or the broker names. Each has *replicas* processes: a master
+    and slaves, which may be read, or (*controlled*, 5.x) whatever a controller inside the name server says. *directory* holds homes, stores
     and logs; a given one is kept, a temporary one (the default) goes with :meth:`stop`. Ports are chosen once and stay
-    until :meth:`stop`, after which the object is finished. A broker is named by its position in the methods below.
+    until :meth:`stop`, after which the object is finished. A broker is named by its position in the methods below: all replicas
+    of the first one, then those of the next.
     """
 
     def __init__(
@@ -74,6 +81,8 @@ class LocalCluster:
         *,
         version: str = DEFAULT_VERSION,
         brokers: int | Sequence[str] = 1,
+        replicas: int = 1,
+        controlled: bool = False,
         directory: Path | None = None,
         broker_properties: Mapping[str, object] | None = None,
         auto_create_topics: bool = False,
@@ -84,18 +93,22 @@ class LocalCluster:
         names = [f"{name}-{letter}" for letter in string.ascii_lowercase[:brokers]] if isinstance(brokers, int) else list(brokers)
         if not names:
             raise ValueError("a cluster needs a broker")
+        self._controlled = controlled
         self._jvm_options = tuple(jvm_options)
         self._overrides = {"autoCreateTopicEnable": auto_create_topics, **(broker_properties or {})}
         self._keeps_directory = directory is not None
         self.directory = directory.resolve() if directory else Path(tempfile.mkdtemp(prefix=f"replicator-lab-{name}-"))
-        self._ports = PortReservation(len(names))
+        places = [(broker_name, replica) for broker_name in names for replica in range(replicas)]
+        self._ports = PortReservation(len(places))
         self._name_server_port = self._ports.start + NAME_SERVER_PORT
-        self._brokers = [self._place(index, broker_name) for index, broker_name in enumerate(names)]
+        self._controller_port = self._ports.start + CONTROLLER_PORT
+        self._brokers = [self._place(index, *place) for index, place in enumerate(places)]
         self._children: dict[str, Child] = {}
 
-    def _place(self, index: int, broker_name: str) -> BrokerPlace:
+    def _place(self, index: int, broker_name: str, replica: int) -> BrokerPlace:
         block = self._ports.start + index * BLOCK_SIZE
-        return BrokerPlace(broker_name, block + BROKER_PORT, block + REPLICATION_PORT, self.directory / broker_name)
+        home = self.directory / (f"{broker_name}-replica-{replica}" if replica else broker_name)
+        return BrokerPlace(broker_name, replica, block + BROKER_PORT, block + REPLICATION_PORT, home)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -109,7 +122,7 @@ class LocalCluster:
 
     @property
     def broker_names(self) -> list[str]:
-        return [broker.name for broker in self._brokers]
+        return list(dict.fromkeys(broker.name for broker in self._brokers))
 
     @property
     def broker_addresses(self) -> list[str]:
@@ -117,13 +130,14 @@ class LocalCluster:
 
     @property
     def pids(self) -> dict[str, int]:
-        """Process ids of what runs now, by broker name; the name server's is under ``name-server``."""
+        """Process ids of what runs now, by broker name (replicas after the first: ``<name>-replica-<n>``); the name server's is under
+        ``name-server``."""
         return {label: child.pid for label, child in self._children.items() if child.is_running}
 
     @property
     def log_directories(self) -> dict[str, Path]:
         """Where each server logs (``stdout.log`` and the server's own files below it)."""
-        return {NAME_SERVER: self.directory / NAME_SERVER, **{broker.name: broker.home for broker in self._brokers}}
+        return {NAME_SERVER: self.directory / NAME_SERVER, **{broker.label: broker.home for broker in self._brokers}}
 
     def start(self) -> Self:
         """Starts what is not running and returns when every broker is in the name server's route."""
@@ -150,11 +164,12 @@ class LocalCluster:
         if NAME_SERVER in self.pids:
             return
         home = self.directory / NAME_SERVER
-        launch.write_home(home, self.version, launch.name_server_properties(self._name_server_port))
+        controller = launch.controller_properties(self._controller_port, home / "controller") if self._controlled else {}
+        launch.write_home(home, self.version, launch.name_server_properties(self._name_server_port) | controller)
         child = self._launch(NAME_SERVER, launch.NAME_SERVER_MAIN, home, launch.NAME_SERVER_MEMORY)
         self._wait_until(lambda: is_name_server_ready(self.name_servers), child)
         for broker in self._brokers:
-            if broker.name in self.pids:
+            if broker.label in self.pids:
                 self._wait_for_registration(broker)
 
     def kill_name_server(self) -> None:
@@ -163,10 +178,12 @@ class LocalCluster:
     def start_broker(self, index: int = 0) -> None:
         """Starts a broker on its port and store; returns when clients can find it. A running one is left alone."""
         broker = self._brokers[index]
-        if broker.name in self.pids:
+        if broker.label in self.pids:
             return
+        roles = launch.controlled_role(self._controller_port) if self._controlled else launch.role(broker.replica)
         properties = {
             **launch.broker_defaults(broker.home / "store"),
+            **roles,
             "brokerClusterName": self.name,
             "brokerName": broker.name,
             "namesrvAddr": self.name_servers,
@@ -175,7 +192,7 @@ class LocalCluster:
             **self._overrides,
         }
         launch.write_home(broker.home, self.version, properties)
-        self._launch(broker.name, launch.BROKER_MAIN, broker.home, launch.BROKER_MEMORY)
+        self._launch(broker.label, launch.BROKER_MAIN, broker.home, launch.BROKER_MEMORY)
         self._wait_for_registration(broker)
 
     def stop_broker(self, index: int = 0) -> None:
@@ -202,7 +219,7 @@ class LocalCluster:
         self._child(index).thaw()
 
     def _child(self, index: int) -> Child:
-        return self._children[self._brokers[index].name]
+        return self._children[self._brokers[index].label]
 
     def _launch(self, label: str, main: str, home: Path, memory: Sequence[str]) -> Child:
         command = launch.server_command(self.version, main, home, memory, self._jvm_options)
@@ -219,7 +236,7 @@ class LocalCluster:
             reminder.broker_missing()
             return False
 
-        self._wait_until(is_ready, self._children[broker.name])
+        self._wait_until(is_ready, self._children[broker.label])
 
     def _wait_until(self, is_ready: Callable[[], bool], child: Child) -> None:
         end = time.monotonic() + READY_SECONDS_MAX

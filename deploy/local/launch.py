@@ -60,11 +60,37 @@ def name_server_properties(port: int) -> dict[str, object]:
     return {"listenPort": port, "bindAddress": "127.0.0.1"}
 
 
+def controller_properties(port: int, store: Path) -> dict[str, object]:
+    """A controller of one, inside the name server (5.x)."""
+    return {
+        "enableControllerInNamesrv": True,
+        "controllerDLegerGroup": "controllers",
+        "controllerDLegerPeers": f"n0-127.0.0.1:{port}",
+        "controllerDLegerSelfId": "n0",
+        "controllerStorePath": store,
+        "scanNotActiveBrokerInterval": 1_000,
+    }
+
+
+def role(replica: int) -> dict[str, object]:
+    """Master, or a slave that may be read while its master is away."""
+    if replica == 0:
+        return {"brokerId": 0, "brokerRole": "ASYNC_MASTER"}
+    return {"brokerId": replica, "brokerRole": "SLAVE", "slaveReadEnable": True}
+
+
+def controlled_role(controller_port: int) -> dict[str, object]:
+    """Whichever the controller gives it; it is told of a dead master within seconds."""
+    return {
+        "enableControllerMode": True,
+        "controllerAddr": f"127.0.0.1:{controller_port}",
+        "controllerHeartBeatTimeoutMills": 3_000,
+    }
+
+
 def broker_defaults(store: Path) -> dict[str, object]:
     """A small broker that admits SQL92 filters, delivers timers sharply and asks about transactions soon."""
     return {
-        "brokerId": 0,
-        "brokerRole": "ASYNC_MASTER",
         "flushDiskType": "ASYNC_FLUSH",
         "brokerIP1": "127.0.0.1",
         "brokerIP2": "127.0.0.1",

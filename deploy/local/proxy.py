@@ -35,6 +35,11 @@ class LocalProxy:
     def endpoint(self) -> str:
         return f"127.0.0.1:{self._ports.start + GRPC_PORT}"
 
+    @property
+    def remoting_endpoint(self) -> str:
+        """What clients of the remoting protocol take for a name server and for every broker."""
+        return f"127.0.0.1:{self._ports.start + REMOTING_PORT}"
+
     def __enter__(self) -> Self:
         try:
             self._start()

@@ -160,7 +160,9 @@ class Connector(Protocol):
         """Creates the topic, or adds missing queues; never shrinks. Returns when it can be written to. Idempotent."""
         ...
 
-    async def offset_range(self, queue: MessageQueue) -> OffsetRange: ...
+    async def offset_range(self, queue: MessageQueue, *, any_replica: bool = False) -> OffsetRange:
+        """``any_replica``: while the queue has no master, a replica that may lack its newest records will do."""
+        ...
 
     async def offset_at(self, queue: MessageQueue, timestamp_ms: int) -> int:
         """First offset stored at or after ``timestamp_ms``; the end if all are older."""
@@ -174,8 +176,9 @@ class Connector(Protocol):
         """Commits our own read positions under our own group, for the system's tools to show lag. Best effort, may raise."""
         ...
 
-    def reader(self, queue: MessageQueue, offset: int, *, prefetch: bool = True) -> QueueReader:
-        """A reader positioned at ``offset``. ``prefetch=False``: one request at a time, for scans and checks."""
+    def reader(self, queue: MessageQueue, offset: int, *, prefetch: bool = True, any_replica: bool = False) -> QueueReader:
+        """A reader positioned at ``offset``. ``prefetch=False``: one request at a time, for scans and checks. ``any_replica``: as
+        for ``offset_range``; batches from there carry a ``remark``, and the master is read again as soon as there is one."""
         ...
 
     def sender(self, broker_name: str) -> QueueSender:
@@ -215,8 +218,12 @@ class FencesSource(Protocol):
 
     ``holder`` is a client id with the fencing token in it."""
 
-    async def lock_queues(self, group: str, holder: str, queues: Collection[MessageQueue]) -> set[MessageQueue]:
-        """Takes or renews; returns those now held. A queue held by another live holder is missing from the answer."""
+    async def lock_queues(
+        self, group: str, holder: str, queues: Collection[MessageQueue], *, any_replica: bool = False
+    ) -> set[MessageQueue]:
+        """Takes or renews; returns those now held. A queue held by another live holder is missing from the answer.
+        ``any_replica``: while a queue has no master, what a replica grants counts. Replicas do not know each other's grants, so this
+        is for a caller whom something else proves to be the only one."""
         ...
 
     async def unlock_queues(self, group: str, holder: str, queues: Collection[MessageQueue]) -> None:

@@ -66,6 +66,8 @@ class RecordBatch:
     max_offset: int = 0
     size_bytes: int = 0
     """Memory the batch keeps alive; returned to the byte credits when the batch is released."""
+    remark: str = ""
+    """What a person should know about where these were read, where it is not the usual place."""
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -114,6 +116,8 @@ class OffsetRange:
 
     min_offset: int
     max_offset: int
+    may_lack_newest: bool = False
+    """Told by a replica that may be behind: records at and beyond the end may exist all the same."""
 
 
 def pack_properties(pairs: dict[str, str] | Sequence[tuple[str, str]]) -> bytes:

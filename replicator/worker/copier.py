@@ -186,7 +186,7 @@ class Copier:
         """Becomes the only writer. Where the former holder did not let go cleanly, its right must have run out first."""
         if self._permit is not None:
             self.clean = False  # Whoever took the lock from us may have written.
-        self._permit = await self.flow.fence.take(self.assignment.source_queue, self.assignment.holder)
+        self._permit = await self.flow.fence.take(self.assignment.source_queue, self.assignment.holder, was_released=self.clean)
         if not self.clean:
             await asyncio.sleep(FENCE_VALID_SECONDS)
 
@@ -261,7 +261,7 @@ class Copier:
     async def _rewind(self, examined_before: int) -> None:
         """The position comes from the log alone: read again whatever the copies do not answer for, as far as the source retains it."""
         checkpoint = self.journal.checkpoint
-        start = end = max(examined_before, (await self.flow.source.offset_range(self.assignment.source_queue)).min_offset)
+        start = end = max(examined_before, (await self.flow.source.offset_range(self.assignment.source_queue, any_replica=True)).min_offset)
         await self._save(self)
         covering = await self._store.runs(self.assignment.assignment_id, epoch=checkpoint.epoch, around_source=start, limit=1)
         if covering and covering[0].source_start <= start and not self.flow.task.relay:
@@ -309,8 +309,9 @@ class Copier:
 
     async def _copy(self) -> None:
         # Known before the first read: that of an idle queue waits for a record.
-        self._observe((await self.flow.source.offset_range(self.assignment.source_queue)).max_offset - self.journal.examined_through, None)
-        reader = self.flow.source.reader(self.assignment.source_queue, self.journal.examined_through)
+        source, queue, position = self.flow.source, self.assignment.source_queue, self.journal.examined_through
+        self._observe((await source.offset_range(queue, any_replica=True)).max_offset - position, None)
+        reader = source.reader(queue, position, any_replica=True)
         self.state, self.error = "running", ""
         self.journal.dirty = True
         try:
@@ -325,6 +326,7 @@ class Copier:
         try:
             assert self._stamper is not None
             position = self.journal.examined_through
+            self._remark(batch.remark)
             self._observe(batch.max_offset - position, batch.store_timestamps_ms[0] if len(batch) else None)
             if batch.next_offset == position:
                 return
@@ -352,6 +354,10 @@ class Copier:
         if now - self._proven_at > PROOF_AGE_SECONDS_MAX:
             await verify_examined(self.flow.source, self.assignment.source_queue, self.journal.checkpoint.identity, batch.min_offset)
         self._proven_at = now
+
+    def _remark(self, remark: str) -> None:
+        self.journal.dirty = self.journal.dirty or remark != self.error
+        self.error = remark
 
     def _observe(self, lag: int, store_timestamp_ms: int | None) -> None:
         self.read_at = time.monotonic()

@@ -12,7 +12,7 @@ from replicator.core.connector import Connector, FencesSource
 from replicator.core.errors import NotConnected, ReplicatorError
 from replicator.core.record import MessageQueue
 from replicator.worker.clock import boot_seconds
-from replicator.worker.limits import FENCE_RENEW_SECONDS, FENCE_VALID_SECONDS
+from replicator.worker.limits import FENCE_RENEW_SECONDS, FENCE_VALID_SECONDS, LEASE_SECONDS
 
 
 class Permit:
@@ -63,8 +63,9 @@ class SourceFence:
             for permit in self._permits.values():
                 permit.renew(started_at)
 
-    async def take(self, queue: MessageQueue, previous_holder: str) -> Permit:
-        """One attempt to become the only writer. ``previous_holder`` is unlocked first if it did not release the queue itself.
+    async def take(self, queue: MessageQueue, previous_holder: str, *, was_released: bool = False) -> Permit:
+        """One attempt to become the only writer. ``previous_holder`` is unlocked first if it did not release the queue itself;
+        where it did, and while our lease lives, a replica may stand in for a master that is away.
         Raises ``NotConnected`` while another client holds the lock (it expires at the broker within 60 s)."""
         permit = Permit()
         if self._locks is None:
@@ -73,7 +74,8 @@ class SourceFence:
             if previous_holder and previous_holder != self._holder:
                 await self._locks.unlock_queues(self._group, previous_holder, [queue])
             started_at = boot_seconds()
-            if queue not in await self._locks.lock_queues(self._group, self._holder, [queue]):
+            any_replica = was_released and self._is_leased(started_at)
+            if queue not in await self._locks.lock_queues(self._group, self._holder, [queue], any_replica=any_replica):
                 raise NotConnected(
                     f"cluster {self._connector.cluster}: the lock of queue {queue} is held by another client of group {self._group}",
                     hint="it expires within 60 s of that client's last renewal",
@@ -81,6 +83,9 @@ class SourceFence:
             permit.renew(started_at)
         self._permits[queue] = permit
         return permit
+
+    def _is_leased(self, now: float) -> bool:
+        return now - self._leased_at < LEASE_SECONDS
 
     async def give_up(self, queue: MessageQueue) -> None:
         """Releases the right; a broker that cannot be told lets the lock expire."""
@@ -100,7 +105,9 @@ class SourceFence:
             return
         queues = list(self._permits)
         started_at = boot_seconds()
-        held = await self._locks.lock_queues(self._group, self._holder, queues)
+        # What replicas grant, the master would not know: then the lease has to say that there is nobody else.
+        any_replica = self._is_leased(started_at)
+        held = await self._locks.lock_queues(self._group, self._holder, queues, any_replica=any_replica)
         for queue in queues:
             permit = self._permits.get(queue)
             if permit is None:

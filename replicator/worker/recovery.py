@@ -11,7 +11,7 @@ from contextlib import aclosing
 
 from replicator.core.connector import Connector
 from replicator.core.copies import CopyFilter, FoundCopy
-from replicator.core.errors import HistoryChanged
+from replicator.core.errors import HistoryChanged, NotConnected
 from replicator.core.record import UNSEEN_COMMIT_LOG_OFFSET, MessageQueue, RecordBatch, RecordIdentity
 from replicator.core.stamp import Place
 from replicator.store.port import Run, Store
@@ -126,7 +126,7 @@ async def _kept_part(finder: CopyFinder, run: Run, lowest_kept: int) -> Run | No
 async def verify_source(source: Connector, queue: MessageQueue, position: int, identity: RecordIdentity | None) -> bool:
     """Is the source queue still the one that was examined through ``position``? True: proven. False: nothing left to compare
     with (the last examined record has expired), but nothing contradicts it. Raises ``HistoryChanged``."""
-    bounds = await source.offset_range(queue)
+    bounds = await source.offset_range(queue, any_replica=True)
     where = f"cluster {source.cluster}, queue {queue}"
     if position < bounds.min_offset:
         raise HistoryChanged(
@@ -134,6 +134,8 @@ async def verify_source(source: Connector, queue: MessageQueue, position: int, i
             lost_from=position, lost_to=bounds.min_offset,
             hint="go on with: replicator resume TASK --accept-loss",
         )
+    if position > bounds.max_offset and bounds.may_lack_newest:
+        raise NotConnected(f"{where}: its master is away, and the replica read instead ends at {bounds.max_offset}, before {position}")
     if position > bounds.max_offset:
         raise HistoryChanged(
             f"{where}: the queue ends at offset {bounds.max_offset}, but {position} was examined: truncated or created anew",
@@ -146,7 +148,7 @@ async def verify_examined(source: Connector, queue: MessageQueue, identity: Reco
     """Does the last examined record still stand where it stood? As ``verify_source``, for bounds known already."""
     if identity is None or identity.queue_offset < lowest_kept:
         return False
-    reader = source.reader(queue, identity.queue_offset, prefetch=False)
+    reader = source.reader(queue, identity.queue_offset, prefetch=False, any_replica=True)
     try:
         batch = await reader.read()
         found = None

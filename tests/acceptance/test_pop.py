@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from deploy.local.proxy import LocalProxy
+from tests.acceptance.command import refused, run_command
 from tests.acceptance.process import cluster_yaml, one_way, task_yaml
 
 pytestmark = [pytest.mark.rocketmq, pytest.mark.postgres, pytest.mark.timeout(600)]
@@ -47,7 +48,7 @@ def wait_planned(process, flags, group: str, is_so):
         time.sleep(POLL_SECONDS)
 
 
-def test_a_popping_group_loses_nothing_and_goes_back_by_the_bound(two_clusters, witness, replicator, topic_name) -> None:
+def test_a_popping_group_loses_nothing_and_goes_back_by_the_bound(two_clusters, witness, replicator, topic_name, tmp_path) -> None:
     source, destination = two_clusters
     topic = topic_name("popped")
     group, shouting = f"{topic}-grpc", f"{topic}-broadcast"
@@ -66,6 +67,11 @@ def test_a_popping_group_loses_nothing_and_goes_back_by_the_bound(two_clusters, 
         assert len(keys) == len(set(keys)) == HANDED_OUT
         plan = wait_planned(process, flags, group, lambda queue: not queue["exact"])
         assert plan["kind"] == "pop"
+        file = tmp_path / "proxy.yaml"
+        file.write_text(cluster_yaml("proxied", proxy.remoting_endpoint))
+        said = refused(run_command("check", "-f", file), 1)
+        assert "remoting port of a 5.x proxy" in said
+        assert "name_servers" in said
     plan = wait_planned(process, flags, group, lambda queue: queue["action"] == "keep")
     assert plan["kind"] == "pop"
     assert all(queue["to"] == max(0, queue["from"] - BOUND) for queue in plan["queues"]), plan

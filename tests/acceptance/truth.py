@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from connectors.rocketmq.names import RESERVED_PROPERTIES
 from replicator.core.stamp import STAMP_NAME, parse_stamp
 from tests.witness.rows import Seen
 
 STAMP = STAMP_NAME.decode()
+COMPRESSION = 0x701
+"""Bits of a message's flag that say whether and how its body is compressed."""
 
 
 def stamp_of(seen: Seen):
@@ -61,3 +64,65 @@ def assert_copied_exactly(born: Sequence[Seen], copies: Sequence[Seen], tag: Map
             assert stamp is not None
             assert stamp.hop.offset == original.offset
     assert not by_queue
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How copies differ from what they are copies of: numbers of messages, all zero where replication kept its promise."""
+
+    missing: int
+    doubled: int
+    strange: int
+    """Among the copies, and not among the originals."""
+    disordered: int
+    """Behind one that was behind them in their source queue, or in another queue than the first of it."""
+    different: int
+
+
+def compare(born: Sequence[Seen], copies: Sequence[Seen], tag: Mapping[str, str]) -> Comparison:
+    """Judged by keys alone, whichever queues of whichever brokers the two are in. Where the source holds keys twice (a broker may
+    commit a transaction twice), so has the destination to."""
+    originals, found = _numbered(born), _numbered(copies)
+    disordered = 0
+    before: dict[tuple[str, int], Seen] = {}
+    for name, original in originals.items():
+        copy = found.get(name)
+        if copy is None:
+            continue
+        last = before.setdefault(_queue(original), copy)
+        if _queue(last) != _queue(copy) or last.offset > copy.offset:
+            disordered += 1
+        else:
+            before[_queue(original)] = copy
+    keys = {row.keys for row in born}
+    more = [row for name, row in found.items() if name not in originals]
+    return Comparison(
+        missing=sum(name not in found for name in originals),
+        doubled=sum(row.keys in keys for row in more),
+        strange=sum(row.keys not in keys for row in more),
+        disordered=disordered,
+        different=sum(_is_different(original, found[name], tag) for name, original in originals.items() if name in found),
+    )
+
+
+def _numbered(rows: Sequence[Seen]) -> dict[tuple[str | None, int], Seen]:
+    """By keys and how many of these keys stand before, in the order of places."""
+    counts: Counter[str | None] = Counter()
+    numbered: dict[tuple[str | None, int], Seen] = {}
+    for row in sorted(rows, key=lambda row: row.place):
+        numbered[(row.keys, counts[row.keys])] = row
+        counts[row.keys] += 1
+    return numbered
+
+
+def _queue(row: Seen) -> tuple[str, int]:
+    return row.broker, row.queue
+
+
+def _is_different(original: Seen, copy: Seen, tag: Mapping[str, str]) -> bool:
+    kept = {name: value for name, value in copy.user_properties.items() if name != STAMP and name not in tag}
+    return (
+        (original.sha256, original.tags, original.sys_flag & COMPRESSION) != (copy.sha256, copy.tags, copy.sys_flag & COMPRESSION)
+        or kept != _own_properties(original, tag)
+        or any(copy.user_properties.get(name) != value for name, value in tag.items())
+    )

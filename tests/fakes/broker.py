@@ -40,6 +40,8 @@ class FakeBroker(AdminHandlers, FakeServer):
     def __init__(self, name: str, cluster_name: str, modern: bool = True) -> None:
         super().__init__()
         self.name = name
+        self.replica = 0
+        """Its id in its replica group; 0 is the master."""
         self.cluster_name = cluster_name
         self.modern = modern
         self.version_name = MODERN_VERSION if modern else OLD_VERSION
@@ -281,7 +283,7 @@ class FakeNameServer(FakeServer):
         return [broker for name, broker in self.brokers.items() if name in self.registered]
 
     def _broker_data(self, broker: FakeBroker) -> dict[str, Any]:
-        return {"brokerAddrs": {0: broker.address}, "brokerName": broker.name, "cluster": self.cluster_name}
+        return {"brokerAddrs": {broker.replica: broker.address}, "brokerName": broker.name, "cluster": self.cluster_name}
 
     def _route(self, command: RemotingCommand, connection: Connection) -> RemotingCommand:
         name = command.ext_fields["topic"]

@@ -20,6 +20,7 @@ CLUSTER_INFO_SECONDS = 15.0
 CLUSTER_INFO_RETRY_SECONDS = 2.0
 """While no name server answers, what is known is believed on, and a name server asked this often."""
 BROKER_CONFIG_SECONDS = 60.0
+MASTER_ID = 0
 PULL_RECORDS_DEFAULT = 32
 PULL_BYTES_DEFAULT = 256 * 1024
 FIRST_SAMPLE_SECONDS_MAX = 5.0
@@ -43,6 +44,15 @@ class PullLimits:
 
     records: int = 0
     size_bytes: int = PULL_BYTES_DEFAULT
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A process of a replica group."""
+
+    broker_name: str
+    address: str
+    is_master: bool
 
 
 class Client:
@@ -105,31 +115,46 @@ class Client:
 
     async def master_address(self, broker_name: str) -> str:
         """Raises ``Unreachable`` while the replica group has no master."""
+        return (await self.place(broker_name)).address
+
+    async def place(self, broker_name: str, *, any_replica: bool = False) -> Place:
+        """The master; while the name server knows none and any replica will do, that with the lowest id. Raises ``Unreachable``."""
         brokers = await self.brokers()
         if broker_name not in brokers or brokers[broker_name].master is None:
             brokers = await self.brokers(fresh=True)
-        master = brokers[broker_name].master if broker_name in brokers else None
-        if master is None:
+        addresses = brokers[broker_name].addresses if broker_name in brokers else {}
+        if MASTER_ID not in addresses and not (addresses and any_replica):
             raise Unreachable(broker_name, "the name server knows no master of it")
-        return self._mapped(master)
+        lowest = min(addresses)
+        return Place(broker_name, self._mapped(addresses[lowest]), lowest == MASTER_ID)
 
     def forget_masters(self) -> None:
         """The next question asks the name server again who is master."""
         self._ask_after = float("-inf")
 
     async def connect(self, broker_name: str) -> Connection:
+        """To the master. Raises ``Unreachable``."""
+        return await self.connect_to(await self.place(broker_name))
+
+    async def connect_to(self, place: Place) -> Connection:
         """Raises ``Unreachable``."""
         try:
-            return await self.pool.get(await self.master_address(broker_name))
+            return await self.pool.get(place.address)
         except Unreachable:
             self.forget_masters()
             raise
 
     async def ask(
-        self, broker_name: str, command: RemotingCommand, expected: Collection[int] = OK, timeout_seconds: float = REQUEST_TIMEOUT_SECONDS
+        self,
+        broker_name: str,
+        command: RemotingCommand,
+        expected: Collection[int] = OK,
+        timeout_seconds: float = REQUEST_TIMEOUT_SECONDS,
+        *,
+        any_replica: bool = False,
     ) -> RemotingCommand:
-        """One question to a master. Raises ``Unreachable``, ``Answered`` for a code not expected."""
-        connection = await self.connect(broker_name)
+        """One question to a master, or as ``place`` has it. Raises ``Unreachable``, ``Answered`` for a code not expected."""
+        connection = await self.connect_to(await self.place(broker_name, any_replica=any_replica))
         try:
             answer = await connection.ask(command, timeout_seconds)
         except Unreachable:
@@ -154,7 +179,7 @@ class Client:
 
     async def _ask_limits(self, broker_name: str) -> PullLimits:
         try:
-            config = bodies.read_properties_text((await self.ask(broker_name, headers.broker_config())).body)
+            config = bodies.read_properties_text((await self.ask(broker_name, headers.broker_config(), any_replica=True)).body)
             return PullLimits(
                 int(config.get("maxTransferCountOnMessageInMemory", PULL_RECORDS_DEFAULT)),
                 max(int(config.get(f"maxTransferBytesOnMessageIn{place}", PULL_BYTES_DEFAULT)) for place in ("Memory", "Disk")),
@@ -164,7 +189,7 @@ class Client:
 
     async def version(self, broker_name: str) -> str:
         """``V5_3_3``; asked once for each connection, since an upgrade ends it."""
-        connection = await self.connect(broker_name)
+        connection = await self.connect_to(await self.place(broker_name, any_replica=True))
         if not connection.peer_version:
             connection.peer_version = (await self.runtime_info(broker_name)).get("brokerVersionDesc", "unknown")
         return connection.peer_version
@@ -174,7 +199,7 @@ class Client:
         deadline = asyncio.get_running_loop().time() + FIRST_SAMPLE_SECONDS_MAX
         while True:
             try:
-                return bodies.read_runtime_info((await self.ask(broker_name, headers.broker_runtime_info())).body)
+                return bodies.read_runtime_info((await self.ask(broker_name, headers.broker_runtime_info(), any_replica=True)).body)
             except Answered as error:
                 is_starting = error.code == ResponseCode.SYSTEM_ERROR and "NoSuchElementException" in error.remark
                 if not is_starting or asyncio.get_running_loop().time() > deadline:

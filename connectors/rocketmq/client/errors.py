@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from connectors.rocketmq.remoting.codes import Kind, ResponseCode, describe, kind_of
+from connectors.rocketmq.remoting.codes import Kind, RequestCode, ResponseCode, describe, kind_of
 
 _CREDENTIAL_WORDS = ("AclException", "accessKey", "AccessKey", "signature", "permission", "Permission", "uthenticat", "uthoriz")
 
@@ -20,8 +20,15 @@ class Answered(Exception):
 
     def __init__(self, address: str, request: str, code: int, remark: str) -> None:
         super().__init__(f"{address}: {request}: {describe(code)}{': ' + remark if remark else ''}")
+        self.request = request
         self.code = code
         self.remark = remark
+
+    @property
+    def is_of_proxy(self) -> bool:
+        """True where it does not know which brokers there are, which every name server does: the remoting port of a 5.x proxy."""
+        unknown = self.code == ResponseCode.REQUEST_CODE_NOT_SUPPORTED
+        return unknown and self.request == RequestCode.GET_BROKER_CLUSTER_INFO.name
 
     @property
     def concerns_credentials(self) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from connectors.rocketmq.remoting.codes import RequestCode, ResponseCode
 from replicator.core.errors import NotConnected, Refused
+from tests.fakes.broker import answer
 from tests.unit.rocketmq.conftest import TOPIC
 
 
@@ -34,3 +36,12 @@ async def test_without_a_registered_broker_nothing_is_known_of_topics_and_marks(
     fake.name_server_process.registered.update(registered)
     assert await connector.list_topics() == [TOPIC]
     assert await connector.describe_topic("missing") is None
+
+
+async def test_the_remoting_port_of_a_proxy_is_told_from_a_name_server(fake, connector):
+    """As 5.3.3 answers there."""
+    code = ResponseCode.REQUEST_CODE_NOT_SUPPORTED
+    handlers = fake.name_server_process.handlers
+    handlers[RequestCode.GET_BROKER_CLUSTER_INFO] = lambda command, connection: answer(code=code, remark=" request type 106 not supported")
+    with pytest.raises(Refused, match=r"request type 106 not supported; .* a 5\.x proxy.* give name_servers"):
+        await connector.open()
