@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from connectors.rocketmq.client.errors import Answered, Unreachable
+from connectors.rocketmq.client.errors import Answered, Unreachable, Untrusted, UnusableFile
 from connectors.rocketmq.remoting.codes import Kind, kind_of
 from connectors.rocketmq.remoting.errors import ProtocolError
 from replicator.core.errors import NotConnected, NotFound, NotPermitted, Refused, Throttled
@@ -16,6 +16,10 @@ def mapped(where: str) -> Iterator[None]:
     """Turns what the client raises inside into the errors of ``core.errors``; ``where`` names cluster, topic, queue."""
     try:
         yield
+    except UnusableFile as error:
+        raise NotPermitted(f"{where}: {error.message}", hint=error.hint) from error
+    except Untrusted as error:
+        raise NotPermitted(f"{where}: {error}", hint="look at tls of the cluster, and at the certificates of both sides") from error
     except Unreachable as error:
         raise NotConnected(f"{where}: {error}") from error
     except ProtocolError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import ssl
 import string
 import tempfile
 import time
@@ -45,8 +46,9 @@ class BrokerPlace:
 class Reminder:
     """A 5.x broker that has not yet connected when it wants to register skips that silently for ten seconds: remind it."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, tls: ssl.SSLContext | None = None) -> None:
         self._address = address
+        self._tls = tls
         self._remind_at: float | None = None
 
     def broker_missing(self) -> None:
@@ -56,7 +58,7 @@ class Reminder:
             if is_listening(self._address):
                 self._remind_at = now + REMIND_AFTER_SECONDS
         elif now >= self._remind_at:
-            ask_to_register(self._address)
+            ask_to_register(self._address, self._tls)
             self._remind_at = now + REMIND_AFTER_SECONDS
 
 
@@ -66,6 +68,7 @@ class LocalCluster:
     *brokers* is a count (names become ``<name>-a``, ``<name>-b`` …) or the broker names. *directory* holds homes, stores
     and logs; a given one is kept, a temporary one (the default) goes with :meth:`stop`. Ports are chosen once and stay
     until :meth:`stop`, after which the object is finished. A broker is named by its position in the methods below.
+    *tls*: how to ask servers whether they are ready, where *jvm_options* make them want it.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class LocalCluster:
         broker_properties: Mapping[str, object] | None = None,
         auto_create_topics: bool = False,
         jvm_options: Sequence[str] = (),
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.name = name
         self.version = version
@@ -85,6 +89,7 @@ class LocalCluster:
         if not names:
             raise ValueError("a cluster needs a broker")
         self._jvm_options = tuple(jvm_options)
+        self._tls = tls
         self._overrides = {"autoCreateTopicEnable": auto_create_topics, **(broker_properties or {})}
         self._keeps_directory = directory is not None
         self.directory = directory.resolve() if directory else Path(tempfile.mkdtemp(prefix=f"replicator-lab-{name}-"))
@@ -152,7 +157,7 @@ class LocalCluster:
         home = self.directory / NAME_SERVER
         launch.write_home(home, self.version, launch.name_server_properties(self._name_server_port))
         child = self._launch(NAME_SERVER, launch.NAME_SERVER_MAIN, home, launch.NAME_SERVER_MEMORY)
-        self._wait_until(lambda: is_name_server_ready(self.name_servers), child)
+        self._wait_until(lambda: is_name_server_ready(self.name_servers, self._tls), child)
         for broker in self._brokers:
             if broker.name in self.pids:
                 self._wait_for_registration(broker)
@@ -211,10 +216,10 @@ class LocalCluster:
         return child
 
     def _wait_for_registration(self, broker: BrokerPlace) -> None:
-        reminder = Reminder(broker.address)
+        reminder = Reminder(broker.address, self._tls)
 
         def is_ready() -> bool:
-            if is_broker_ready(broker.address, broker.name, self.name_servers):
+            if is_broker_ready(broker.address, broker.name, self.name_servers, self._tls):
                 return True
             reminder.broker_missing()
             return False

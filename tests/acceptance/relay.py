@@ -52,6 +52,15 @@ class Relay:
                 way.holding = False
                 self._deliver(way)
 
+    def cut(self) -> None:
+        """Ends the present connections on both sides; later ones pass."""
+        ways, self._ways = self._ways, []
+        for way in ways:
+            for end in (way.client, way.broker):
+                with contextlib.suppress(OSError):  # gone already
+                    end.shutdown(socket.SHUT_RDWR)
+                end.close()
+
     def close(self) -> None:
         self._closed = True
         self._listener.close()
