@@ -6,7 +6,7 @@ import asyncio
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 
-from connectors.rocketmq import admin, pending
+from connectors.rocketmq import admin, pending, rights
 from connectors.rocketmq.client.client import Client
 from connectors.rocketmq.client.errors import Answered
 from connectors.rocketmq.client.sending import SENDER_GROUP, LostInFlight, NeverLeft, PermitEnded
@@ -36,7 +36,7 @@ POSITIONS_TOGETHER = 64
 
 class RocketMQConnector:
     """Implements ``Connector``, ``FencesSource``, ``ListsSenders``, ``TellsRetention``, ``RemovesGroups``,
-    ``KeepsProgress``, ``KeepsRetries`` and ``TunesSource``."""
+    ``KeepsProgress``, ``KeepsRetries``, ``TellsRights`` and ``TunesSource``."""
 
     kind = "rocketmq"
     reserved_properties: Collection[bytes] = RESERVED_PROPERTIES
@@ -236,6 +236,12 @@ class RocketMQConnector:
 
     async def retention_seconds(self, broker_name: str) -> float | None:
         return admin.retention_seconds(await self.read_settings(broker_name))
+
+    # TellsRights
+
+    async def missing_rights(self, read: Collection[str], write: Collection[str]) -> Sequence[str]:
+        with mapped(f"cluster {self.cluster}, rights"):
+            return [f"cluster {self.cluster}: {said}" for said in await rights.missing_rights(self._client, read, write)]
 
     # TunesSource
 

@@ -62,12 +62,13 @@ def is_listening(address: str) -> bool:
         return False
 
 
-def is_broker_ready(address: str, broker_name: str, name_server: str, tls: ssl.SSLContext | None = None) -> bool:
-    """True when the name server's route shows the broker at that address, and it answers there, if only that it wants an account."""
+def is_broker_ready(address: str, broker_name: str, name_server: str, tls: ssl.SSLContext | None = None, registered: str = "") -> bool:
+    """True when the name server's route shows the broker, and it answers, if only that it wants an account. ``registered``: the address
+    in the route, where that is another one."""
     try:
         code, routes = ask(name_server, GET_BROKER_CLUSTER_INFO, tls=tls)
         # The body is not strict JSON (number keys stand unquoted), so look for the two strings only.
-        if code != SUCCESS or f'"{broker_name}"'.encode() not in routes or f'"{address}"'.encode() not in routes:
+        if code != SUCCESS or f'"{broker_name}"'.encode() not in routes or f'"{registered or address}"'.encode() not in routes:
             return False
         return ask(address, GET_BROKER_RUNTIME_INFO, tls=tls)[0] in (SUCCESS, SYSTEM_ERROR, NO_PERMISSION)
     except OSError:

@@ -218,8 +218,11 @@ class LocalCluster:
     def _wait_for_registration(self, broker: BrokerPlace) -> None:
         reminder = Reminder(broker.address, self._tls)
 
+        # Where clients are sent: behind address translation that is another place.
+        registered = f"{self._overrides.get('brokerIP1', '127.0.0.1')}:{broker.port}"
+
         def is_ready() -> bool:
-            if is_broker_ready(broker.address, broker.name, self.name_servers, self._tls):
+            if is_broker_ready(broker.address, broker.name, self.name_servers, self._tls, registered):
                 return True
             reminder.broker_missing()
             return False

@@ -23,11 +23,11 @@ class _Way:
 
 
 class Relay:
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, listen: tuple[str, int] = ("127.0.0.1", 0)) -> None:
         host, _, port = target.rpartition(":")
         self._target = (host, int(port))
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._listener = socket.create_server(listen)
+        self.address = "{}:{}".format(*self._listener.getsockname())
         self._ways: list[_Way] = []
         self._closed = False
         threading.Thread(target=self._accept, daemon=True).start()

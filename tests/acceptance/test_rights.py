@@ -158,6 +158,9 @@ def test_a_missing_right_blocks_until_it_is_granted(case, admin, replicator) -> 
     admin.produce(source.name_servers, case.topic, 1, prefix="large", body_bytes=LARGE_BODY_BYTES, with_keys=True)
     admin.bulk(source.name_servers, case.topic, MESSAGES, prefix="before", with_keys=True)
     process = started(case, replicator)
+    told = " ".join(refused(run_command("check", "-f", process.file), 1).split())
+    assert f"cluster {destination.name}: topic {case.topic} may not be written to" in told
+    assert REFUSAL[destination.name] in told
     flow = process.wait_flow("blocked for the right", lambda flow: flow["state"] == "blocked", BLOCKED_SECONDS_MAX)
     assert f"cluster {destination.name}" in flow["error"]
     assert case.topic in flow["error"]
@@ -165,6 +168,8 @@ def test_a_missing_right_blocks_until_it_is_granted(case, admin, replicator) -> 
     assert not admin.drain(destination.name_servers, case.topic)
     case.destination.one.set_right(admin, case.destination.name, resource, "Pub,Sub" if destination.name == OLD else "Pub,Sub,Get")
     process.wait_caught_up(60, copied_at_least=1 + MESSAGES)
+    checked = run_command("check", "-f", process.file)
+    assert checked.returncode == 0, checked.stderr
     admin.bulk(source.name_servers, case.topic, MESSAGES, prefix="after", with_keys=True)
     finish(process, case, admin, 1 + 2 * MESSAGES)
     assert f"group replicator-{case.task}-{destination.name}" not in process.log.read_text(), "the position could not be published"

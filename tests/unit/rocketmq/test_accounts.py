@@ -12,13 +12,15 @@ from connectors.rocketmq.client.credentials import Security
 from connectors.rocketmq.client.errors import Answered, Unreachable, Untrusted, not_connected
 from connectors.rocketmq.client.sending import SendingConnection
 from connectors.rocketmq.mapping import mapped
+from connectors.rocketmq.remoting.codes import RequestCode, ResponseCode
 from connectors.rocketmq.settings import TlsSettings
 from replicator.core.connector import NotStored, Stored
 from replicator.core.errors import NotConnected, NotPermitted
-from replicator.core.record import AppendBatch
+from replicator.core.record import AppendBatch, MessageQueue
 from replicator.worker.fence import SourceFence
 from tests.certificates import Authority
-from tests.unit.rocketmq.conftest import TOPIC, make_connector, until
+from tests.fakes.tcp import Action
+from tests.unit.rocketmq.conftest import QUEUE_COUNT, TOPIC, make_connector, until
 
 KEY = "replicator"
 ANSWER_SECONDS = 5.0
@@ -162,6 +164,25 @@ def test_tls_that_is_refused_is_not_waited_for():
         raise Unreachable("a:1", "x")
     with pytest.raises(NotPermitted), mapped("cluster a"):
         raise Answered("a:1", "PULL_MESSAGE", 16, "")
+
+
+async def test_rights_are_asked_for_without_writing(fake, account, connector, queue):
+    fake.create_topic("replicator-barrier", 1)
+    await append(connector, queue, b"1")
+    ends = {one: (await connector.offset_range(MessageQueue(TOPIC, queue.broker_name, one))).max_offset for one in range(QUEUE_COUNT)}
+    assert await connector.missing_rights([TOPIC, "unknown"], [TOPIC]) == []
+    assert ends == {
+        one: (await connector.offset_range(MessageQueue(TOPIC, queue.broker_name, one))).max_offset for one in range(QUEUE_COUNT)
+    }
+    for code, what in ((RequestCode.PULL_MESSAGE, "read"), (RequestCode.SEND_MESSAGE_V2, "written to")):
+        fake.broker.inject(
+            Action.ANSWER, [code], response_code=int(ResponseCode.NO_PERMISSION), remark="User:x has no permission to access Topic:y"
+        )
+        (said,) = await connector.missing_rights([TOPIC], [TOPIC] if what == "written to" else [])
+        assert f"cluster fake: topic {TOPIC} may not be {what}" in said
+    account.at_the_cluster("second")
+    with pytest.raises(NotPermitted, match="check access_key"):
+        await connector.missing_rights([TOPIC], [])
 
 
 @pytest.mark.parametrize("kind", ["missing", "garbage", "of-another-key"])
