@@ -126,8 +126,8 @@ class Auth2(Guarded):
         self.run(witness, document.replace("BROKER", self.cluster.broker_addresses[0]))
 
     def set_right(self, witness: Witness, account: str, resource: str, actions: str) -> None:
-        where = f"-b {self.cluster.broker_addresses[0]} -s User:{account} -r {resource}"
-        self.run(witness, f"mqadmin updateAcl {where} -a {actions} -d Allow" if actions else f"mqadmin deleteAcl {where}")
+        what = f"-a {actions} -d Allow" if actions else "-a Pub,Sub,Get -d Deny"
+        self.run(witness, f"mqadmin updateAcl -b {self.cluster.broker_addresses[0]} -s User:{account} -r {resource} {what}")
 
     def set_secret(self, witness: Witness, account: str, secret: str) -> None:
-        self.run(witness, f"mqadmin updateUser -b {self.cluster.broker_addresses[0]} -u {account} -p {secret} -t Normal")
+        self.run(witness, f"mqadmin updateUser -b {self.cluster.broker_addresses[0]} -u {account} -p {secret}")
