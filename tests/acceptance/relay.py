@@ -63,6 +63,8 @@ class Relay:
 
     def close(self) -> None:
         self._closed = True
+        with contextlib.suppress(OSError):  # A listener that is merely closed takes one more connection: the one it waits for.
+            self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for way in self._ways:
             way.client.close()

@@ -21,7 +21,7 @@ from tests.acceptance.process import ReplicatorProcess, cluster_yaml, free_port,
 from tests.acceptance.truth import assert_copied_exactly
 from tests.witness.client import Witness
 
-pytestmark = [pytest.mark.long, pytest.mark.rocketmq, pytest.mark.postgres, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.long, pytest.mark.rocketmq, pytest.mark.postgres, pytest.mark.timeout(600)]
 OLD, NEW = "chengdu", "kunming"
 REFUSAL = {OLD: "No default permission for", NEW: "no permission"}
 MESSAGES = 100

@@ -25,7 +25,7 @@ from tests.certificates import Authority, Pair
 from tests.integration.conftest import PATIENT
 from tests.witness.client import Witness
 
-pytestmark = [pytest.mark.long, pytest.mark.rocketmq, pytest.mark.postgres, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.long, pytest.mark.rocketmq, pytest.mark.postgres, pytest.mark.timeout(600)]
 OLD, NEW = "lhasa", "xining"
 QUEUES = 2
 MESSAGES = 40
