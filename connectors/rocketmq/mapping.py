@@ -11,6 +11,11 @@ from connectors.rocketmq.remoting.errors import ProtocolError
 from replicator.core.errors import NotConnected, NotFound, NotPermitted, Refused, Throttled
 
 
+def account_hint(error: Answered) -> str:
+    """For a person, where the account, its key or one of its rights was refused."""
+    return "give the replicator's account this right" if error.concerns_rights else "check access_key and secret_key of the cluster"
+
+
 @contextlib.contextmanager
 def mapped(where: str) -> Iterator[None]:
     """Turns what the client raises inside into the errors of ``core.errors``; ``where`` names cluster, topic, queue."""
@@ -31,8 +36,7 @@ def mapped(where: str) -> Iterator[None]:
         if kind is Kind.MOVED:
             raise NotConnected(f"{where}: {error}") from error
         if error.concerns_credentials:
-            hint = "give the replicator's account this right" if error.concerns_rights else "check access_key and secret_key of the cluster"
-            raise NotPermitted(f"{where}: {error}", hint=hint) from error
+            raise NotPermitted(f"{where}: {error}", hint=account_hint(error)) from error
         if kind in (Kind.MISSING, Kind.NOT_FOUND):
             raise NotFound(f"{where}: {error}") from error
         raise Refused(f"{where}: {error}") from error

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 from connectors.rocketmq.client.client import Client
-from connectors.rocketmq.client.errors import Unreachable, refuses_account
+from connectors.rocketmq.client.errors import Answered, Unreachable, refuses_account
 from connectors.rocketmq.client.sending import SENDER_GROUP, Frame, LostInFlight, NeverLeft, PermitEnded, SendingConnection
-from connectors.rocketmq.mapping import mapped
+from connectors.rocketmq.mapping import account_hint, mapped
 from connectors.rocketmq.remoting import headers, message
 from connectors.rocketmq.remoting.codes import Kind, ResponseCode, describe, kind_of
 from connectors.rocketmq.remoting.command import RemotingCommand
@@ -96,8 +97,11 @@ class RocketMQSender:
         if outcome.scope == "moved":
             self._is_moved = True
             self._client.forget_masters()
-        elif refuses_account(answer) and connection.renew_credentials():
-            return NotStored("busy", outcome.detail, BUSY_RETRY_SECONDS)
+        elif refuses_account(answer):
+            if connection.renew_credentials():
+                return NotStored("busy", outcome.detail, BUSY_RETRY_SECONDS)
+            hint = account_hint(Answered(connection.address, "append", answer.code, answer.remark or ""))
+            return replace(outcome, detail=f"{outcome.detail} ({hint})")
         return outcome
 
     def _after_time_out(self, queue: MessageQueue, connection: SendingConnection, frame: Frame) -> AppendOutcome:

@@ -100,6 +100,7 @@ async def test_appends_go_on_over_the_same_connection(account, connector, queue)
     refused = await append(connector, queue, b"2")
     assert isinstance(refused, NotStored)
     assert refused.scope == "queue"
+    assert "check access_key and secret_key" in refused.detail
     account.in_the_file("second")
     patient = await append(connector, queue, b"2")
     assert isinstance(patient, NotStored)
