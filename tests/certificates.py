@@ -34,6 +34,16 @@ class Authority:
         )  # fmt: skip
         return made
 
+    def issue_expired(self, name: str, names: str = "DNS:localhost,IP:127.0.0.1") -> Pair:
+        """Good until yesterday."""
+        made, request = Pair(self.folder / f"{name}.pem", self.folder / f"{name}.key"), self.folder / f"{name}.csr"
+        _openssl("req", *_new_key(Pair(request, made.key)), "-subj", f"/CN={name}", "-addext", f"subjectAltName={names}")
+        _openssl(
+            "x509", "-req", "-in", str(request), "-CA", str(self.root.cert), "-CAkey", str(self.root.key), "-CAcreateserial",
+            "-days", "-1", "-copy_extensions", "copy", "-out", str(made.cert),
+        )  # fmt: skip
+        return made
+
 
 def _new_key(made: Pair) -> list[str]:
     return ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", str(made.key), "-out", str(made.cert)]

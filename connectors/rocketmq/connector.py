@@ -6,7 +6,7 @@ import asyncio
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 
-from connectors.rocketmq import admin, pending
+from connectors.rocketmq import admin, pending, rights
 from connectors.rocketmq.client.client import Client
 from connectors.rocketmq.client.errors import Answered
 from connectors.rocketmq.client.sending import SENDER_GROUP, LostInFlight, NeverLeft, PermitEnded
@@ -21,7 +21,7 @@ from connectors.rocketmq.remoting.codes import Kind, ResponseCode, kind_of
 from connectors.rocketmq.retries import Retries, place_of, retried_topic
 from connectors.rocketmq.settings import RocketMQSettings
 from connectors.rocketmq.sink import BATCH_BYTES_MAX, RocketMQSender
-from connectors.rocketmq.source import READER_GROUP, PullReader
+from connectors.rocketmq.source import PULL_ANSWERS, READER_GROUP, PullReader
 from replicator.core.connector import ClusterDescription, ConnectorContext, SendPermit
 from replicator.core.errors import Fenced, NotConnected, ReplicatorError
 from replicator.core.groups import GroupMembers, GroupSettings, OffsetWritten
@@ -36,7 +36,7 @@ POSITIONS_TOGETHER = 64
 
 class RocketMQConnector:
     """Implements ``Connector``, ``FencesSource``, ``ListsSenders``, ``TellsRetention``, ``RemovesGroups``,
-    ``KeepsProgress``, ``KeepsRetries`` and ``TunesSource``."""
+    ``KeepsProgress``, ``KeepsRetries``, ``TellsRights`` and ``TunesSource``."""
 
     kind = "rocketmq"
     reserved_properties: Collection[bytes] = RESERVED_PROPERTIES
@@ -123,14 +123,10 @@ class RocketMQConnector:
         with mapped(f"cluster {self.cluster}, queue {queue}"):
             queue = place_of(queue)
             place = await self._client.place(queue.broker_name, any_replica=any_replica)
-            connection = await self._client.connect_to(place)
             lowest, highest = await asyncio.gather(
-                connection.ask(headers.min_offset(queue.topic, queue.queue_id)),
-                connection.ask(headers.max_offset(queue.topic, queue.queue_id)),
+                self._client.ask_at(place, headers.min_offset(queue.topic, queue.queue_id)),
+                self._client.ask_at(place, headers.max_offset(queue.topic, queue.queue_id)),
             )
-            for answer in (lowest, highest):
-                if answer.code != ResponseCode.SUCCESS:
-                    raise Answered(connection.address, "GET_MIN_OFFSET/GET_MAX_OFFSET", answer.code, answer.remark or "")
             return OffsetRange(max(0, headers.read_offset(lowest)), headers.read_offset(highest), may_lack_newest=not place.is_master)
 
     async def offset_at(self, queue: MessageQueue, timestamp_ms: int) -> int:
@@ -218,8 +214,7 @@ class RocketMQConnector:
         """Pulls the barrier record itself: ``maxOffset`` alone may run ahead of what can be read."""
         while True:
             command = headers.pull(READER_GROUP, (BARRIER_TOPIC, 0), offset, BARRIER_PULL_RECORDS)
-            connection = await self._client.connect(broker_name)
-            answer = await connection.ask(command)
+            answer = await self._client.ask(broker_name, command, PULL_ANSWERS)
             if answer.code == ResponseCode.SUCCESS and answer.body:
                 return
             await asyncio.sleep(BARRIER_POLL_SECONDS)
@@ -245,6 +240,12 @@ class RocketMQConnector:
 
     async def retention_seconds(self, broker_name: str) -> float | None:
         return admin.retention_seconds(await self.read_settings(broker_name))
+
+    # TellsRights
+
+    async def missing_rights(self, read: Collection[str], write: Collection[str]) -> Sequence[str]:
+        with mapped(f"cluster {self.cluster}, rights"):
+            return [f"cluster {self.cluster}: {said}" for said in await rights.missing_rights(self._client, read, write)]
 
     # TunesSource
 
@@ -350,8 +351,8 @@ class RocketMQConnector:
             except Answered as error:
                 if error.code == ResponseCode.CONSUMER_NOT_ONLINE or "not exist" in error.remark:
                     return set()
-                if kind_of(error.code) is Kind.BUSY:
-                    raise
+                if kind_of(error.code) is Kind.BUSY or (error.concerns_credentials and not error.concerns_rights):
+                    raise  # A key that is not accepted now says nothing about who is connected.
                 return None
         return {connection.client_id for connection in bodies.read_producer_connections(answer.body)}
 

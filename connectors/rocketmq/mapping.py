@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from connectors.rocketmq.client.errors import Answered, Unreachable
+from connectors.rocketmq.client.errors import Answered, Unreachable, Untrusted, UnusableFile
 from connectors.rocketmq.remoting.codes import Kind, kind_of
 from connectors.rocketmq.remoting.errors import ProtocolError
 from replicator.core.errors import NotConnected, NotFound, NotPermitted, Refused, ReplicatorError, Throttled
@@ -16,11 +16,20 @@ _NOT_THROUGH_PROXIES = (
 )
 
 
+def account_hint(error: Answered) -> str:
+    """For a person, where the account, its key or one of its rights was refused."""
+    return "give the replicator's account this right" if error.concerns_rights else "check access_key and secret_key of the cluster"
+
+
 @contextlib.contextmanager
 def mapped(where: str) -> Iterator[None]:
     """Turns what the client raises inside into the errors of ``core.errors``; ``where`` names cluster, topic, queue."""
     try:
         yield
+    except UnusableFile as error:
+        raise NotPermitted(f"{where}: {error.message}", hint=error.hint) from error
+    except Untrusted as error:
+        raise NotPermitted(f"{where}: {error}", hint="look at tls of the cluster, and at the certificates of both sides") from error
     except Unreachable as error:
         raise NotConnected(f"{where}: {error}") from error
     except ProtocolError as error:
@@ -37,8 +46,7 @@ def error_of(where: str, error: Answered) -> ReplicatorError:
     if kind is Kind.MOVED:
         return NotConnected(text)
     if error.concerns_credentials:
-        hint = "give the replicator's account this right" if error.concerns_rights else "check access_key and secret_key of the cluster"
-        return NotPermitted(text, hint=hint)
+        return NotPermitted(text, hint=account_hint(error))
     if kind in (Kind.MISSING, Kind.NOT_FOUND):
         return NotFound(text)
     return Refused(text + (_NOT_THROUGH_PROXIES if error.is_of_proxy else ""))

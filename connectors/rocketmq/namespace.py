@@ -127,6 +127,10 @@ class NamespacedConnector(RocketMQConnector):
         written = await super().write_offsets(self._namespace.wired(group), wired, running=running)
         return [replace(one, queue=self._namespace.bare_queue(one.queue)) for one in written]
 
+    async def missing_rights(self, read: Collection[str], write: Collection[str]) -> Sequence[str]:
+        wired = self._namespace.wired
+        return await super().missing_rights([wired(topic) for topic in read], [wired(topic) for topic in write])
+
     async def set_topic_writable(self, topic: str, writable: bool) -> bool:
         return await super().set_topic_writable(self._namespace.wired(topic), writable)
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from connectors.rocketmq.client.client import ClusterAddress
 from connectors.rocketmq.client.credentials import Credentials, Security
-from replicator.core.errors import NotPermitted
+from connectors.rocketmq.client.errors import UnusableFile
 
 SECRET_BYTES_MAX = 64 * 1024
 
@@ -40,18 +40,18 @@ class SecretReference(_Model):
         return self
 
     def read(self) -> str:
-        """Raises ``NotPermitted`` naming the reference, never the value."""
+        """Raises ``UnusableFile`` naming the reference, never the value."""
         if self.env is not None:
             value = os.environ.get(self.env)
             if value is None:
-                raise NotPermitted(f"secret: environment variable {self.env} is not set", hint=f"set {self.env}")
+                raise UnusableFile(f"secret: environment variable {self.env} is not set", hint=f"set {self.env}")
             return value
         assert self.file is not None
         try:
             with Path(self.file).open("rb") as stream:
                 return stream.read(SECRET_BYTES_MAX).decode().strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise NotPermitted(f"secret: cannot read {self.file}: {error}", hint="check that the file exists and is readable") from error
+            raise UnusableFile(f"secret: cannot read {self.file}: {error}", hint="check that the file exists and is readable") from error
 
 
 class TlsSettings(_Model):
@@ -62,13 +62,27 @@ class TlsSettings(_Model):
     verify_hostname: bool = True
     server_name: str = ""
 
+    @model_validator(mode="after")
+    def _key_has_certificate(self) -> TlsSettings:
+        if self.key_file is not None and self.cert_file is None:
+            raise ValueError("key_file needs cert_file")
+        return self
+
     def context(self) -> ssl.SSLContext | None:
+        """From the files as they are now. Raises ``UnusableFile`` naming the file that cannot be used."""
         if not self.enabled:
             return None
-        context = ssl.create_default_context(cafile=self.ca_file)
-        context.check_hostname = self.verify_hostname
-        if self.cert_file is not None:
-            context.load_cert_chain(self.cert_file, self.key_file)
+        files = f"ca_file {self.ca_file}"
+        try:
+            context = ssl.create_default_context(cafile=self.ca_file)
+            context.check_hostname = self.verify_hostname
+            if self.cert_file is not None:
+                files = f"cert_file {self.cert_file}" + (f" with key_file {self.key_file}" if self.key_file else "")
+                # Without a password given here, a key that has one would be asked for on the terminal.
+                context.load_cert_chain(self.cert_file, self.key_file, password="")
+        except (OSError, ValueError) as error:
+            hint = "check that they are PEM files, belong together and are readable"
+            raise UnusableFile(f"tls: cannot use {files}: {error}", hint=hint) from error
         return context
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 from connectors.rocketmq.client.client import Client
-from connectors.rocketmq.client.errors import Answered, Unreachable
+from connectors.rocketmq.client.errors import Answered, Unreachable, refuses_account
 from connectors.rocketmq.client.sending import SENDER_GROUP, Frame, LostInFlight, NeverLeft, PermitEnded, SendingConnection
-from connectors.rocketmq.mapping import mapped
+from connectors.rocketmq.mapping import account_hint, mapped
 from connectors.rocketmq.remoting import headers, message
 from connectors.rocketmq.remoting.codes import Kind, ResponseCode, describe, kind_of
 from connectors.rocketmq.remoting.command import RemotingCommand
@@ -88,16 +89,20 @@ class RocketMQSender:
             return Unknown(f"{self._where}: {error}", connection.identity)
         outcome = classify(answer, len(batch), connection.identity)
         if isinstance(outcome, NotStored):
-            self._take_notice(connection, answer, outcome)
+            outcome = self._take_notice(connection, answer, outcome)
         return self._answered(queue, outcome)
 
-    def _take_notice(self, connection: SendingConnection, answer: RemotingCommand, outcome: NotStored) -> None:
-        """What a refusal says about the connection itself."""
+    def _take_notice(self, connection: SendingConnection, answer: RemotingCommand, outcome: NotStored) -> NotStored:
+        """What a refusal says about the connection itself, and what it comes to: with another key the same append is worth another try."""
         if outcome.scope == "moved":
             self._is_moved = True
             self._client.forget_masters()
-        elif Answered(self._broker_name, "", answer.code, answer.remark or "").concerns_credentials:
-            connection.renew_credentials()
+        elif refuses_account(answer):
+            if connection.renew_credentials():
+                return NotStored("busy", outcome.detail, BUSY_RETRY_SECONDS)
+            hint = account_hint(Answered(connection.address, "append", answer.code, answer.remark or ""))
+            return replace(outcome, detail=f"{outcome.detail} ({hint})")
+        return outcome
 
     def _after_time_out(self, queue: MessageQueue, connection: SendingConnection, frame: Frame) -> AppendOutcome:
         if connection.withdraw(frame):
@@ -138,14 +143,17 @@ class RocketMQSender:
             self._connection.reset("closed")
 
     async def barrier_append(self, command: RemotingCommand, may_leave: Callable[[], bool], timeout_seconds: float) -> RemotingCommand:
-        """One request of our own on the sending connection. Raises ``Unreachable``, ``NeverLeft``, ``LostInFlight``."""
+        """One request of our own on the sending connection. Raises ``Unreachable``, ``Answered``, ``NeverLeft``, ``LostInFlight``."""
         connection = await self._connected()
         frame = connection.submit(command, may_leave)
         try:
             async with asyncio.timeout(timeout_seconds):
-                return await asyncio.shield(frame.answer)
+                answer = await asyncio.shield(frame.answer)
         except TimeoutError as error:
             raise Unreachable(connection.address, "no answer to the barrier in time") from error
+        if refuses_account(answer):
+            connection.renew_credentials()
+        return answer
 
     async def _connected(self) -> SendingConnection:
         if self._connection is not None and self._connection.is_open and not self._is_moved:

@@ -15,6 +15,7 @@ from collections import deque
 
 from connectors.rocketmq.client.client import CLUSTER_INFO_SECONDS, PULL_RECORDS_DEFAULT, Client, Place
 from connectors.rocketmq.client.connection import Connection, next_opaque
+from connectors.rocketmq.client.credentials import Credentials
 from connectors.rocketmq.client.errors import Answered, Unreachable
 from connectors.rocketmq.credits import ByteCredits
 from connectors.rocketmq.mapping import mapped
@@ -54,7 +55,7 @@ PROBE_AFTER_ANSWERS = 64
 FRUITLESS_ANSWERS_MAX = 3
 """A broker that finds nothing at an offset inside of the queue's bounds is asked so often before its jump is followed."""
 
-_PULL_ANSWERS = frozenset({
+PULL_ANSWERS = frozenset({
     ResponseCode.SUCCESS, ResponseCode.PULL_NOT_FOUND, ResponseCode.PULL_RETRY_IMMEDIATELY, ResponseCode.PULL_OFFSET_MOVED,
 })
 
@@ -64,7 +65,7 @@ _Failure = Unreachable | Answered | ProtocolError | HistoryChanged | Throttled
 class _Pull:
     """One request of the window; a ``Sink`` for its answer."""
 
-    __slots__ = ("answer", "asked", "offset", "opaque", "reader", "reserved_bytes", "suspended")
+    __slots__ = ("answer", "asked", "credentials", "offset", "opaque", "reader", "reserved_bytes", "suspended")
 
     def __init__(self, reader: PullReader, offset: int, asked: int, reserved_bytes: int, suspended: bool) -> None:
         self.reader = reader
@@ -73,6 +74,7 @@ class _Pull:
         self.reserved_bytes = reserved_bytes
         self.suspended = suspended
         self.opaque = next_opaque()
+        self.credentials: Credentials | None = None
         self.answer: RemotingCommand | None = None
 
     def answered(self, command: RemotingCommand) -> None:
@@ -125,6 +127,7 @@ class PullReader:
         self._fruitless = 0
         self._is_due = False
         self._failure: _Failure | None = None
+        self._refused_with: Credentials | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._closed = False
 
@@ -159,6 +162,8 @@ class PullReader:
             self._connection, self._is_due = None, False
             if isinstance(failure, Unreachable | Answered):
                 self._client.forget_masters()
+            if isinstance(failure, Answered) and failure.concerns_credentials and self._client.pool.renew_credentials(self._refused_with):
+                return self._hand_out()  # Nothing yet; the next read asks with the new key.
             raise failure
         batch = self._hand_out()
         if self._prefetch:
@@ -266,8 +271,9 @@ class PullReader:
         if suspended or self._connection.credentials is not None:
             command = headers.pull(READER_GROUP, queue, offset, asked, suspend_ms=SUSPEND_MS if suspended else 0)
             command.opaque = pull.opaque
-            if self._connection.credentials is not None:
-                self._connection.credentials.sign(command)
+            pull.credentials = self._connection.credentials
+            if pull.credentials is not None:
+                pull.credentials.sign(command)
             frame = encode_frame(command)
         else:
             if self._template is None:
@@ -308,7 +314,8 @@ class PullReader:
         answer = pull.answer
         assert answer is not None
         self._credits.give(pull.reserved_bytes)
-        if answer.code not in _PULL_ANSWERS:
+        if answer.code not in PULL_ANSWERS:
+            self._refused_with = pull.credentials
             raise Answered(self._queue.broker_name, "PULL_MESSAGE", answer.code, answer.remark or "")
         after = self._take_bounds(answer)
         if pull.offset < self._position and (answer.code != ResponseCode.SUCCESS or after <= self._position):

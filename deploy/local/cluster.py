@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import ssl
 import string
 import tempfile
 import time
@@ -50,8 +51,9 @@ class BrokerPlace:
 class Reminder:
     """A 5.x broker that has not yet connected when it wants to register skips that silently for ten seconds: remind it."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, tls: ssl.SSLContext | None = None) -> None:
         self._address = address
+        self._tls = tls
         self._remind_at: float | None = None
 
     def broker_missing(self) -> None:
@@ -61,7 +63,7 @@ class Reminder:
             if is_listening(self._address):
                 self._remind_at = now + REMIND_AFTER_SECONDS
         elif now >= self._remind_at:
-            ask_to_register(self._address)
+            ask_to_register(self._address, self._tls)
             self._remind_at = now + REMIND_AFTER_SECONDS
 
 
@@ -72,7 +74,7 @@ class LocalCluster:
     and slaves, which may be read, or (*controlled*, 5.x) whatever a controller inside the name server says. *directory* holds homes, stores
     and logs; a given one is kept, a temporary one (the default) goes with :meth:`stop`. Ports are chosen once and stay
     until :meth:`stop`, after which the object is finished. A broker is named by its position in the methods below: all replicas
-    of the first one, then those of the next.
+    of the first one, then those of the next. *tls*: how to ask servers whether they are ready, where *jvm_options* make them want it.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class LocalCluster:
         broker_properties: Mapping[str, object] | None = None,
         auto_create_topics: bool = False,
         jvm_options: Sequence[str] = (),
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.name = name
         self.version = version
@@ -95,6 +98,7 @@ class LocalCluster:
             raise ValueError("a cluster needs a broker")
         self._controlled = controlled
         self._jvm_options = tuple(jvm_options)
+        self._tls = tls
         self._overrides = {"autoCreateTopicEnable": auto_create_topics, **(broker_properties or {})}
         self._keeps_directory = directory is not None
         self.directory = directory.resolve() if directory else Path(tempfile.mkdtemp(prefix=f"replicator-lab-{name}-"))
@@ -167,7 +171,7 @@ class LocalCluster:
         controller = launch.controller_properties(self._controller_port, home / "controller") if self._controlled else {}
         launch.write_home(home, self.version, launch.name_server_properties(self._name_server_port) | controller)
         child = self._launch(NAME_SERVER, launch.NAME_SERVER_MAIN, home, launch.NAME_SERVER_MEMORY)
-        self._wait_until(lambda: is_name_server_ready(self.name_servers), child)
+        self._wait_until(lambda: is_name_server_ready(self.name_servers, self._tls), child)
         for broker in self._brokers:
             if broker.label in self.pids:
                 self._wait_for_registration(broker)
@@ -228,10 +232,13 @@ class LocalCluster:
         return child
 
     def _wait_for_registration(self, broker: BrokerPlace) -> None:
-        reminder = Reminder(broker.address)
+        reminder = Reminder(broker.address, self._tls)
+
+        # Where clients are sent: behind address translation that is another place.
+        registered = f"{self._overrides.get('brokerIP1', '127.0.0.1')}:{broker.port}"
 
         def is_ready() -> bool:
-            if is_broker_ready(broker.address, broker.name, self.name_servers):
+            if is_broker_ready(broker.address, broker.name, self.name_servers, self._tls, registered):
                 return True
             reminder.broker_missing()
             return False

@@ -13,6 +13,7 @@ from replicator.coordinator.connections import Connections, Link
 from replicator.coordinator.declared import Declared, cluster_of
 from replicator.coordinator.identity import read_id, refuse_other_cluster
 from replicator.coordinator.survey import FlowSurvey, survey_flow
+from replicator.core.connector import TellsRights
 from replicator.core.errors import InvalidInput, ReplicatorError
 from replicator.core.task import LIVE_FIELDS, Cluster, ReplicationTask
 from replicator.store.port import Store
@@ -105,6 +106,7 @@ async def _check_task(
         problems.append(f"task {task.name}: {error}")
     topics = [(survey, topic) for survey in surveys for topic in survey.topics]
     problems += [f"task {task.name}: {topic.problem}" for _, topic in topics if topic.problem]
+    problems += await _missing_rights(surveys, links)
     for survey in surveys:
         problems += [
             f"task {task.name}: topics {' and '.join(sources)} of {survey.source} would all arrive as {arrives}"
@@ -120,6 +122,26 @@ async def _check_task(
         "queues": len(counts),
         "messages_to_copy": sum(n for n in counts if n is not None) if surveys and None not in counts else None,
     }
+
+
+async def _missing_rights(surveys: Sequence[FlowSurvey], links: dict[str, Link]) -> list[str]:
+    """Of the topics that would be copied from and to; those to be created have no rights yet."""
+    read: dict[str, set[str]] = {}
+    write: dict[str, set[str]] = {}
+    for survey in surveys:
+        ready = [topic for topic in survey.topics if not topic.problem]
+        read.setdefault(survey.source, set()).update(topic.topic for topic in ready)
+        write.setdefault(survey.destination, set()).update(topic.destination_topic for topic in ready if not topic.must_create)
+    found: list[str] = []
+    for name in sorted({*read, *write}):
+        connector = links[name].connector
+        if not isinstance(connector, TellsRights):
+            continue
+        try:
+            found += await links[name].ask(connector.missing_rights(read.get(name, set()), write.get(name, set())))
+        except ReplicatorError as error:
+            found.append(str(error))
+    return found
 
 
 def _differs(one: ReplicationTask, other: ReplicationTask, name: str) -> bool:

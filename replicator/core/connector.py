@@ -250,6 +250,16 @@ class TellsRetention(Protocol):
 
 
 @runtime_checkable
+class TellsRights(Protocol):
+    """Ability: it can be asked what our account may do, without doing it."""
+
+    async def missing_rights(self, read: Collection[str], write: Collection[str]) -> Sequence[str]:
+        """One text for each topic that the cluster would not let us read, or write copies to. Changes nothing.
+        Raises ``NotConnected``, ``NotPermitted`` (the account itself is not accepted), ``Throttled``."""
+        ...
+
+
+@runtime_checkable
 class RemovesGroups(Protocol):
     """Ability: a consumer group can be taken away with its progress."""
 

@@ -502,6 +502,8 @@ class Copier:
                 raise NotConnected(f"{self}: the lock of the source queue was taken by another client")
             await self._permit.changed(FENCE_VALID_SECONDS)
             if not self._permit.is_valid():
+                if isinstance(self._permit.problem, Refused):
+                    raise self._permit.problem
                 raise NotConnected(f"{self}: the lock of the source queue could not be renewed in time")
         elif outcome.scope == "queue":
             raise Refused(f"{self}: {where} refuses every append: {outcome.detail}")

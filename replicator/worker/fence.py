@@ -18,11 +18,13 @@ from replicator.worker.limits import FENCE_RENEW_SECONDS, FENCE_VALID_SECONDS, L
 class Permit:
     """Valid while its last confirmed renewal *started* less than V ago."""
 
-    __slots__ = ("_changed", "lost", "renewed_at")
+    __slots__ = ("_changed", "lost", "problem", "renewed_at")
 
     def __init__(self) -> None:
         self.renewed_at = float("-inf")
         self.lost = False
+        self.problem: ReplicatorError | None = None
+        """Why the last renewal failed."""
         self._changed = asyncio.Event()
 
     def is_valid(self) -> bool:
@@ -30,6 +32,7 @@ class Permit:
 
     def renew(self, started_at: float) -> None:
         self.renewed_at = started_at
+        self.problem = None
         self._changed.set()
 
     def lose(self) -> None:
@@ -123,6 +126,7 @@ class SourceFence:
         while True:
             try:
                 await self.renew()
-            except ReplicatorError:
-                pass  # Permits age and say so themselves; the runners report what their own calls meet.
+            except ReplicatorError as error:
+                for permit in self._permits.values():
+                    permit.problem = error
             await asyncio.sleep(FENCE_RENEW_SECONDS)

@@ -23,11 +23,11 @@ class _Way:
 
 
 class Relay:
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, listen: tuple[str, int] = ("127.0.0.1", 0)) -> None:
         host, _, port = target.rpartition(":")
         self._target = (host, int(port))
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._listener = socket.create_server(listen)
+        self.address = "{}:{}".format(*self._listener.getsockname())
         self._ways: list[_Way] = []
         self._closed = False
         threading.Thread(target=self._accept, daemon=True).start()
@@ -52,8 +52,19 @@ class Relay:
                 way.holding = False
                 self._deliver(way)
 
+    def cut(self) -> None:
+        """Ends the present connections on both sides; later ones pass."""
+        ways, self._ways = self._ways, []
+        for way in ways:
+            for end in (way.client, way.broker):
+                with contextlib.suppress(OSError):  # gone already
+                    end.shutdown(socket.SHUT_RDWR)
+                end.close()
+
     def close(self) -> None:
         self._closed = True
+        with contextlib.suppress(OSError):  # A listener that is merely closed takes one more connection: the one it waits for.
+            self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for way in self._ways:
             way.client.close()

@@ -34,9 +34,12 @@ class Witness:
     *account* (access key, secret key) every request is signed.
     """
 
-    def __init__(self, version: str = DEFAULT_VERSION, account: tuple[str, str] | None = None) -> None:
+    def __init__(
+        self, version: str = DEFAULT_VERSION, account: tuple[str, str] | None = None, jvm_options: Sequence[str] = ()
+    ) -> None:
         self.version = version
         self._account = [f"-Dwitness.accessKey={account[0]}", f"-Dwitness.secretKey={account[1]}"] if account else []
+        self._jvm_options = tuple(jvm_options)
         self.system_properties: frozenset[str] = frozenset()
         self._ids = itertools.count()
         self._lock = threading.Lock()
@@ -50,7 +53,7 @@ class Witness:
         home = self._folder.name
         self._errors = Path(home, "errors.log").open("wb")
         command = [java_tool("java"), *MEMORY, "-XX:+UseSerialGC", "-XX:-UsePerfData", f"-Duser.home={home}", f"-Drocketmq.home.dir={home}"]
-        command += [*self._account, "-cp", witness_class_path(self.version), "witness.Main"]
+        command += [*self._account, *self._jvm_options, "-cp", witness_class_path(self.version), "witness.Main"]
         # The witness ends when its input does, so it cannot outlive us however we end.
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, start_new_session=True

@@ -7,7 +7,7 @@ import fnmatch
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from connectors.rocketmq.client.connection import REQUEST_TIMEOUT_SECONDS, Connection, ConnectionPool
+from connectors.rocketmq.client.connection import REQUEST_TIMEOUT_SECONDS, Connection, ConnectionPool, ask_signed
 from connectors.rocketmq.client.credentials import Security
 from connectors.rocketmq.client.errors import Answered, Unreachable
 from connectors.rocketmq.client.nameservers import NameServers
@@ -154,17 +154,19 @@ class Client:
         any_replica: bool = False,
     ) -> RemotingCommand:
         """One question to a master, or as ``place`` has it. Raises ``Unreachable``, ``Answered`` for a code not expected."""
-        connection = await self.connect_to(await self.place(broker_name, any_replica=any_replica))
+        return await self.ask_at(await self.place(broker_name, any_replica=any_replica), command, expected, timeout_seconds)
+
+    async def ask_at(
+        self, place: Place, command: RemotingCommand, expected: Collection[int] = OK, timeout_seconds: float = REQUEST_TIMEOUT_SECONDS
+    ) -> RemotingCommand:
+        """As ``ask``."""
         try:
-            answer = await connection.ask(command, timeout_seconds)
+            answer = await ask_signed(self.pool, place.address, command, timeout_seconds)
         except Unreachable:
             self.forget_masters()
             raise
         if answer.code not in expected:
-            problem = Answered(f"{broker_name} ({connection.address})", request_name(command.code), answer.code, answer.remark or "")
-            if problem.concerns_credentials:
-                self.pool.renew_credentials()
-            raise problem
+            raise Answered(f"{place.broker_name} ({place.address})", request_name(command.code), answer.code, answer.remark or "")
         return answer
 
     async def pull_limits(self, broker_name: str) -> PullLimits:

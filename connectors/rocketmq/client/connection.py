@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol, cast
 
 from connectors.rocketmq.client.credentials import Credentials, Security
-from connectors.rocketmq.client.errors import Unreachable
+from connectors.rocketmq.client.errors import Unreachable, not_connected, refuses_account
 from connectors.rocketmq.remoting.codes import ResponseCode, request_name
 from connectors.rocketmq.remoting.command import FLAG_RESPONSE, RemotingCommand, decode_frame, encode_frame
 from connectors.rocketmq.remoting.errors import ProtocolError
@@ -23,6 +23,11 @@ IN_FLIGHT_MAX = 4096
 """More unanswered requests than this on one connection mean that the peer no longer reads."""
 IDLE_SECONDS_MAX = 90.0
 """A server closes a connection that is idle for 120 s; closing it before that leaves no request to fall into the gap."""
+_END_BEFORE_ANSWER = (
+    " before the first answer, as by a server that wants TLS",
+    " before the first answer, as by a server that wants another client certificate",
+)
+"""What a plain connection, and one with TLS, may mean by that."""
 
 _opaques = itertools.count(1)
 
@@ -79,6 +84,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._received_at = self._used_at = self._loop.time()
+        self._is_tls = self._has_received = False
         self._lost = ""
 
     @classmethod
@@ -89,6 +95,7 @@ class Connection(asyncio.BufferedProtocol):
         try:
             context = security.tls()
             connection.credentials = security.credentials()
+            connection._is_tls = context is not None
             name = (security.server_name or host) if context is not None else None
             await asyncio.wait_for(
                 connection._loop.create_connection(lambda: connection, host.strip("[]"), int(port), ssl=context, server_hostname=name),
@@ -96,7 +103,7 @@ class Connection(asyncio.BufferedProtocol):
             )
         except (OSError, ValueError, TimeoutError) as error:
             connection.close()
-            raise Unreachable(address, f"cannot connect: {error or 'no answer in time'}") from error
+            raise not_connected(address, f"cannot connect: {error or 'no answer in time'}", error) from error
         return connection
 
     @property
@@ -121,6 +128,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         self._received_at = self._loop.time()
+        self._has_received = True
         try:
             self._reader.buffer_updated(nbytes)
             while (frame := self._reader.next_frame()) is not None:
@@ -129,7 +137,8 @@ class Connection(asyncio.BufferedProtocol):
             self._end(f"not RocketMQ's protocol: {error}")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._end(f"connection lost{f': {exc}' if exc else ''}")
+        hint = "" if self._has_received else _END_BEFORE_ANSWER[self._is_tls]
+        self._end(f"connection lost{hint}{f': {exc}' if exc else ''}", exc)
 
     # Requests
 
@@ -196,7 +205,7 @@ class Connection(asyncio.BufferedProtocol):
         if not self._lost:
             self._sweeper = self._loop.call_later(SWEEP_INTERVAL_SECONDS, self._sweep)
 
-    def _end(self, why: str) -> None:
+    def _end(self, why: str, error: Exception | None = None) -> None:
         if self._lost:
             return
         self._lost = why
@@ -206,7 +215,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.abort()
         pending, self._pending = self._pending, {}
         for entry in pending.values():
-            entry.sink.failed(Unreachable(self.address, why))
+            entry.sink.failed(not_connected(self.address, why, error))
 
 
 class ConnectionPool:
@@ -228,13 +237,27 @@ class ConnectionPool:
                 connection = self._connections[address] = await Connection.open(address, self._security)
             return connection
 
-    def renew_credentials(self) -> None:
-        """Reads the access key again for what is open, after a server refused it."""
+    def renew_credentials(self, refused: Credentials | None) -> bool:
+        """Reads the access key again for what is open, after a server refused it. True if it is another one than was refused."""
         credentials = self._security.credentials()
         for connection in self._connections.values():
             connection.credentials = credentials
+        return credentials != refused
 
     def close(self) -> None:
         for connection in self._connections.values():
             connection.close()
         self._connections.clear()
+
+
+async def ask_signed(
+    pool: ConnectionPool, address: str, command: RemotingCommand, timeout_seconds: float = REQUEST_TIMEOUT_SECONDS
+) -> RemotingCommand:
+    """The answer, whatever its code; asked a second time where the account was refused and its key is another one by now.
+    Raises ``Unreachable``."""
+    connection = await pool.get(address)
+    used = connection.credentials
+    answer = await connection.ask(command, timeout_seconds)
+    if refuses_account(answer) and pool.renew_credentials(used):
+        answer = await connection.ask(command, timeout_seconds)
+    return answer

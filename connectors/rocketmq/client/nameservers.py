@@ -7,7 +7,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Collection, Sequence
 
-from connectors.rocketmq.client.connection import ConnectionPool
+from connectors.rocketmq.client.connection import ConnectionPool, ask_signed
 from connectors.rocketmq.client.errors import Answered, Unreachable
 from connectors.rocketmq.remoting.codes import ResponseCode, request_name
 from connectors.rocketmq.remoting.command import RemotingCommand
@@ -32,7 +32,7 @@ class NameServers:
         for address in await self._in_order():
             attempt = RemotingCommand(command.code, dict(command.ext_fields), command.body)
             try:
-                answer = await (await self._pool.get(address)).ask(attempt)
+                answer = await ask_signed(self._pool, address, attempt)
             except Unreachable as error:
                 problem = error
                 continue
@@ -40,15 +40,13 @@ class NameServers:
                 self._last_good = address
                 return answer
             problem = Answered(address, request_name(command.code), answer.code, answer.remark or "")
-            if problem.concerns_credentials:
-                self._pool.renew_credentials()
         raise problem or Unreachable("name servers", "none is known")
 
     async def tell_all(self, command: RemotingCommand) -> None:
         """For what name servers do not tell each other. Raises ``Unreachable``, ``Answered`` when one cannot be told."""
         for address in await self._in_order():
             attempt = RemotingCommand(command.code, dict(command.ext_fields), command.body)
-            answer = await (await self._pool.get(address)).ask(attempt)
+            answer = await ask_signed(self._pool, address, attempt)
             if answer.code != ResponseCode.SUCCESS:
                 raise Answered(address, request_name(command.code), answer.code, answer.remark or "")
 

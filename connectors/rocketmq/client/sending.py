@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 
 from connectors.rocketmq.client.connection import CONNECT_TIMEOUT_SECONDS, next_opaque
 from connectors.rocketmq.client.credentials import Security
-from connectors.rocketmq.client.errors import Unreachable
+from connectors.rocketmq.client.errors import Answered, Unreachable, UnusableFile, not_connected, refuses_account
 from connectors.rocketmq.remoting import headers
 from connectors.rocketmq.remoting.codes import ResponseCode
 from connectors.rocketmq.remoting.command import RemotingCommand, decode_frame, encode_frame
@@ -90,19 +90,20 @@ class SendingConnection:
         self._writer_added = False
         self._heartbeats: asyncio.Task[None] | None = None
         self._lost = ""
+        self._lost_by: OSError | None = None
 
     @property
     def is_open(self) -> bool:
         return self._socket is not None and not self._lost
 
     async def open(self) -> None:
-        """Connects and registers at the broker, so that it can list us before the first append. Raises ``Unreachable``."""
+        """Connects and registers at the broker, so that it can list us before the first append. Raises ``Unreachable``, ``Answered``."""
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
                 await self._connect()
         except (OSError, ValueError, TimeoutError) as error:
             self.reset("cannot connect")
-            raise Unreachable(self.address, f"cannot connect: {error or 'no answer in time'}") from error
+            raise not_connected(self.address, f"cannot connect: {error or 'no answer in time'}", error) from error
         except BaseException:
             self.reset("given up while connecting")
             raise
@@ -163,9 +164,13 @@ class SendingConnection:
             self._flush()
         return frame
 
-    def renew_credentials(self) -> None:
-        """Reads the access key again, after the broker refused it."""
-        self._credentials = self._security.credentials()
+    def renew_credentials(self) -> bool:
+        """Reads the access key again, after the broker refused it. True if it is another one; where it cannot be read, the old one
+        stays, and the refusal is what there is to show."""
+        used = self._credentials
+        with contextlib.suppress(UnusableFile):
+            self._credentials = self._security.credentials()
+        return self._credentials != used
 
     def withdraw(self, frame: Frame) -> bool:
         """Takes back a frame of which nothing has left. False if something has."""
@@ -174,11 +179,11 @@ class SendingConnection:
         self._waiting.remove(frame)
         return True
 
-    def reset(self, why: str) -> None:
-        """Ends the connection by RST. Idempotent."""
+    def reset(self, why: str, error: OSError | None = None) -> None:
+        """Ends the connection by RST. Idempotent. ``error``: what ended it, where the network did."""
         if self._lost:
             return
-        self._lost = why
+        self._lost, self._lost_by = why, error
         if self._heartbeats is not None:
             self._heartbeats.cancel()
         if self._socket is not None:
@@ -257,7 +262,7 @@ class SendingConnection:
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
-            self.reset(f"connection lost: {error}")
+            self.reset(f"connection lost: {error}", error)
         except ProtocolError as error:
             self.reset(f"not RocketMQ's protocol: {error}")
 
@@ -293,7 +298,9 @@ class SendingConnection:
             async with asyncio.timeout(HEARTBEAT_TIMEOUT_SECONDS):
                 answer = await frame.answer
         except (TimeoutError, NeverLeft, LostInFlight) as error:
-            raise Unreachable(self.address, f"heartbeat: {error or 'no answer in time'}") from error
+            raise not_connected(self.address, f"heartbeat: {error or 'no answer in time'}", self._lost_by) from error
+        if refuses_account(answer):
+            raise Answered(self.address, "HEART_BEAT", answer.code, answer.remark or "")
         if answer.code != ResponseCode.SUCCESS:
             raise Unreachable(self.address, f"heartbeat refused with code {answer.code}: {answer.remark}")
 
@@ -302,6 +309,9 @@ class SendingConnection:
             await asyncio.sleep(HEARTBEAT_INTERVAL_SECONDS)
             try:
                 await self._heartbeat()
+            except Answered:
+                # A channel is given up after 120 s without a heartbeat: the next one may have the new key.
+                self.renew_credentials()
             except Unreachable as error:
                 self.reset(str(error))
                 return

@@ -8,7 +8,7 @@ import pytest
 
 from replicator.coordinator.status import render_status
 from replicator.coordinator.troubles import Trouble, Troubles
-from replicator.core.errors import InvalidInput, Missing, Unsafe
+from replicator.core.errors import InvalidInput, Missing, NotPermitted, Unsafe
 from replicator.core.record import parse_properties
 from replicator.store.port import Checkpoint, Hole, Parked, Progress
 from tests.unit.coordinator.conftest import one_way, queue, two_way
@@ -277,6 +277,14 @@ async def test_delete_with_a_cluster_away_needs_force(world):
     assert "--force" in refused.value.hint
     await world.coordinator.delete("tasks", "t", force=True)
     assert await world.store.tasks() == []
+
+
+async def test_delete_needs_force_where_a_cluster_does_not_let_us_in(world):
+    await started(world)
+    world.memory["sh"].fail_next_call("describe", NotPermitted("cluster sh: certificate has expired"))
+    with pytest.raises(Unsafe, match="certificate has expired") as refused:
+        await world.coordinator.delete("tasks", "t")
+    assert "--force" in refused.value.hint
 
 
 async def test_events_do_not_carry_the_ledger_of_starts(world):

@@ -45,6 +45,10 @@ final class Clients {
         client.setNamesrvAddr(nameServers);
         client.setInstanceName("witness-" + instances.incrementAndGet());
         client.setVipChannelEnabled(false);
+        String namespace = System.getProperty("witness.namespace");
+        if (namespace != null) {
+            client.setNamespace(namespace);
+        }
         return client;
     }
 
