@@ -66,6 +66,9 @@ moves: $(STAMP) java  ## failover and failback at full size: every lag, round tr
 scale: $(STAMP) java  ## three workers, 64 queues, 5,000 messages a second: join, stop and kill, 20 times each (SCALE="--rounds 2 --rate 500")
 	$(BIN)/python -m tests.benchmarks.bench_scale $(SCALE)
 
+groups: $(STAMP) java  ## progress of 10,000 groups x 8 queues between real brokers, a tenth of it changing (GROUPS="--groups 1000")
+	$(BIN)/python -m tests.benchmarks.bench_groups $(GROUPS)
+
 idle: $(STAMP) java  ## CPU and memory of one worker with 5,000 queues in which nothing happens (IDLE="--queues 500")
 	$(BIN)/python -m tests.benchmarks.bench_idle $(IDLE)
 

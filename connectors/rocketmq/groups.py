@@ -142,8 +142,11 @@ class Groups:
                 *(self._write(group, queue, offsets[queue], resets.get(queue.broker_name)) for queue in together)
             )
             written.update(zip(together, answers, strict=True))
-        for broker_name in brokers:
-            self._progress.forget(broker_name)
+        for queue, one in written.items():
+            if one.now is None:
+                self._progress.forget(queue.broker_name)
+            else:
+                self._progress.note(group, queue, one.now)
         return [written[queue] for queue in offsets]
 
     async def _write(self, group: str, queue: MessageQueue, offset: int, reset: bool | str | None) -> OffsetWritten:

@@ -40,6 +40,11 @@ class GroupProgress:
                 known.table, known.asked_at = bodies.read_consumer_offsets(answer.body), now
             return known.table.get((queue.topic, group), {}).get(queue.queue_id)
 
+    def note(self, group: str, queue: MessageQueue, offset: int) -> None:
+        """Read back after a write: the table is large, and one write must not cost another reading of it."""
+        if queue.broker_name in self._known:
+            self._known[queue.broker_name].table.setdefault((queue.topic, group), {})[queue.queue_id] = offset
+
     def forget(self, broker_name: str) -> None:
         """We changed something there: the next question goes to the broker."""
         if broker_name in self._known:

@@ -211,7 +211,8 @@ class TaskSync:
 
     async def _tell(self, group: str, before: Ownership, after: Ownership, decision: Decision) -> None:
         """People are told of what changes for them; that a group was found at all is none of it."""
-        log.info("ownership", task=self.name, group=group, owner=after.owner, split=after.split, why=decision.reason)
+        tell = log.debug if before.owner is None else log.info
+        tell("ownership", task=self.name, group=group, owner=after.owner, split=after.split, why=decision.reason)
         detail = {"group": group, "owner": after.owner}
         if after.split and not before.split:
             await self._store.record_event(self.name, "group-split", f"group {group}: {decision.reason}", detail)

@@ -12,8 +12,8 @@ from replicator.store.memory import MemoryStore
 from tests.unit.coordinator.progress.conftest import leave, make
 
 IDLE = IDLE_INTERVALS_MIN + 1
-GROUPS, QUEUES, CHANGED = 10_000, 8, 1_000
-BUDGET_SECONDS = 10.0
+GROUPS, QUEUES, CHANGED = 2_000, 8, 200
+BUDGET_SECONDS = 2.0
 
 
 async def test_progress_follows_without_a_command(automatic):
@@ -171,7 +171,8 @@ async def test_after_a_restart_what_was_known_is_known(automatic):
 
 
 @pytest.mark.timeout(240)
-async def test_ten_thousand_groups_of_which_a_tenth_changes_stay_within_the_interval():
+async def test_many_groups_of_which_a_tenth_changes_stay_within_their_part_of_the_interval():
+    """A fifth of what ``make groups`` shows on real brokers: 10,000 groups in an interval of 10 s."""
     world = await make(ProgressSpec(interval_seconds=10), queues=QUEUES, count=20)
     try:
         for group in range(GROUPS):
