@@ -73,9 +73,15 @@ def test_members_online_are_set_exactly_or_left_alone(two_clusters, destination,
     group = f"{topic}-pay"
     half_done(witness, source, topic, group)
     flags = ("online", "--source", source.name, "--destination", destination.name, "--group", group)
+
+    def reached() -> int:
+        """Of the destination, as the product reads it: the official admin client of 5.x cannot ask a broker of 4.9.7."""
+        (listed,) = process.answer_of("groups", "list", *flags)["groups"]
+        return sum((listed["destination_offsets"] or {}).values())
+
     with witness.start_consumer(destination.name_servers, topic, group, from_first=True) as consumer:
         consumer.wait(expect=COUNT, timeout_seconds=REACHED_SECONDS_MAX)
-        until(lambda: stands(witness, destination, topic, group) == COUNT, "the consumer's last commit", process)
+        until(lambda: reached() == COUNT, "the consumer's last commit", process)
         (planned,) = process.answer_of("groups", "plan", *flags, "--back")["groups"]
         assert {queue["action"] for queue in planned["queues"]} == {"refuse"}, planned
         assert all("members" in queue["reason"] for queue in planned["queues"]), planned
@@ -83,7 +89,7 @@ def test_members_online_are_set_exactly_or_left_alone(two_clusters, destination,
         if destination.version == DEFAULT_VERSION:
             assert done.returncode == 0, done.stdout + done.stderr
             consumer.wait(expect=COUNT + COUNT // 2, timeout_seconds=REACHED_SECONDS_MAX)
-            until(lambda: stands(witness, destination, topic, group) == COUNT, "the consumer's last commit", process)
+            until(lambda: reached() == COUNT, "the consumer's last commit", process)
         else:
             assert done.returncode == 4, done.stdout + done.stderr
             assert "stop them first" in done.stdout + done.stderr

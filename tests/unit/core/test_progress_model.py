@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -89,6 +91,12 @@ def copied_to_owner(world: World) -> set[Message]:
     return {message for one in world.queues(world.owner) for message in world.logs[one]}
 
 
+def stands_twice_and_was_lost(world: World, where: MessageQueue) -> bool:
+    """The second copy of a message whose original is gone is judged by the history that is over, not by its first copy: a bound."""
+    log = world.logs[where]
+    return any(count > 1 and message not in world.logs[message.born] for message, count in Counter(log).items())
+
+
 def may_have_been_elsewhere(world: World) -> bool:
     """What a group processed on a third side counts only once it has passed it on the side that owns its progress."""
     return len(world.clusters) > 2 and any(name == "move" for name, *_ in world.history)
@@ -123,7 +131,11 @@ def test_with_complete_maps_the_start_is_the_latest_and_the_count_exact(world):
         log, lowest, size = world.logs[where], world.lowest[where], len(world.logs[where])
         safe = [begin for begin in range(lowest, size + 1) if all(message in world.processed for message in log[lowest:begin])]
         assert start.offset == max(safe)
-        assert start.seen_again == sum(message in world.processed for message in log[start.offset :])
+        again = sum(message in world.processed for message in log[start.offset :])
+        if stands_twice_and_was_lost(world, where):
+            assert start.seen_again <= again <= start.seen_again_max
+        else:
+            assert start.seen_again == again
         passed = world.offsets.get(where, 0)
         from_there = [message for message in log[passed:lowest] if message.born != where or message in copied_to_owner(world)]
         assert start.gone == sum(message not in world.processed for message in from_there)
@@ -151,7 +163,11 @@ def test_three_clusters_with_complete_maps(world):
         log, lowest, size = world.logs[where], world.lowest[where], len(world.logs[where])
         safe = [begin for begin in range(lowest, size + 1) if all(message in world.processed for message in log[lowest:begin])]
         assert start.offset == max(safe)
-        assert start.seen_again == sum(message in world.processed for message in log[start.offset :])
+        again = sum(message in world.processed for message in log[start.offset :])
+        if stands_twice_and_was_lost(world, where):
+            assert start.seen_again <= again <= start.seen_again_max
+        else:
+            assert start.seen_again == again
 
 
 @examples(80)
