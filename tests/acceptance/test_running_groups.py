@@ -92,7 +92,7 @@ def test_members_online_are_set_exactly_or_left_alone(two_clusters, destination,
             until(lambda: reached() == COUNT, "the consumer's last commit", process)
         else:
             assert done.returncode == 4, done.stdout + done.stderr
-            assert "stop them first" in done.stdout + done.stderr
+            assert f"refused: {QUEUES}" in done.stdout, done.stdout + done.stderr
             consumer.wait(quiet_seconds=10, timeout_seconds=REACHED_SECONDS_MAX)
     seen = Counter(keys(consumer.seen))
     again = {row.keys for row in consumer.seen if row.offset >= COUNT // QUEUES // 2} if destination.version == DEFAULT_VERSION else set()
