@@ -18,7 +18,7 @@ from deploy.local import LocalCluster, start_clusters, stop_clusters
 from tests.acceptance.process import ReplicatorProcess, cluster_yaml, task_yaml
 from tests.integration.conftest import PATIENT
 
-pytestmark = [pytest.mark.rocketmq, pytest.mark.postgres, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.rocketmq, pytest.mark.postgres, pytest.mark.timeout(600)]
 FAR, NEAR = 800, 300
 PRODUCE_SECONDS = 5
 QUEUES = 8

@@ -13,7 +13,7 @@ from deploy.local import LocalCluster, start_clusters, stop_clusters
 from tests.acceptance.process import cluster_yaml
 from tests.grid.pair import GRID_BROKER, QUEUES, Pair, judge, row_of
 
-pytestmark = [pytest.mark.rocketmq, pytest.mark.postgres, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.long, pytest.mark.rocketmq, pytest.mark.postgres, pytest.mark.timeout(420)]
 
 
 @pytest.fixture

@@ -138,7 +138,7 @@ async def rough(world: World) -> None:
     await world.check()
 
 
-@pytest.mark.parametrize("scenario", [calm, rough])
+@pytest.mark.parametrize("scenario", [calm, pytest.param(rough, marks=pytest.mark.long)])
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_workers_share(seed: int, scenario: Callable[[World], Awaitable[None]]) -> None:
     loop = VirtualLoop()
