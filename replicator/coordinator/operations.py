@@ -10,7 +10,7 @@ from typing import Any
 from replicator.coordinator import declared, leaving
 from replicator.coordinator.connections import Connections
 from replicator.coordinator.starting import STARTED
-from replicator.core.errors import InvalidInput, Missing, NotConnected, NotPermitted, Unsafe
+from replicator.core.errors import OUT_OF_REACH, InvalidInput, Missing, Unsafe
 from replicator.core.placement import weight_of
 from replicator.core.record import MessageQueue
 from replicator.store.port import Assignment, ClusterRow, Store
@@ -100,7 +100,7 @@ async def _require_reach(connections: Connections, known: declared.Declared, nam
         try:
             link = await connections.get(known.cluster(cluster), at_once=True)
             await link.ask(link.connector.describe())
-        except (NotConnected, NotPermitted) as error:
+        except OUT_OF_REACH as error:
             raise Unsafe(
                 f"task {name}: cluster {cluster} cannot be reached, so what the task left there would stay: {error.message}",
                 hint="--force deletes the task all the same",

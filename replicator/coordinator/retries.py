@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from replicator.coordinator.connections import Link
-from replicator.coordinator.progress.writing import make_group as make
+from replicator.coordinator.progress.writing import ensure_groups
 from replicator.core.connector import KeepsProgress, KeepsRetries
 from replicator.core.errors import Refused
-from replicator.core.groups import GroupSettings
 from replicator.core.retry import RetryRules, is_waiting
 
 FOUND_FRESH_SECONDS = 4.5
@@ -53,9 +52,7 @@ class RetryFinder:
 
 async def make_group(source: Link, destination: Link, group: str) -> None:
     """Nothing can be put into the retry topic of a group that a cluster does not know."""
-    here, there = source.connector, destination.connector
-    if not isinstance(here, KeepsProgress) or not isinstance(there, KeepsProgress):
+    if not all(isinstance(link.connector, KeepsProgress) for link in (source, destination)):
         raise Refused(f"cluster {destination.cluster.name} keeps no consumer groups: retries of {group} cannot be put there")
-    if group not in await destination.ask(there.group_settings()):
-        known: Mapping[str, GroupSettings] = await source.ask(here.group_settings())
-        await make(destination, known.get(group) or GroupSettings(group))
+    for error in (await ensure_groups(source, destination, [group])).values():
+        raise error

@@ -40,6 +40,10 @@ class NotPermitted(Refused):
     """The account lacks a right, or its key was not accepted."""
 
 
+OUT_OF_REACH = (NotConnected, NotPermitted)
+"""A cluster that does not answer, or does not let us in: where a person may go on without it, both are the same."""
+
+
 class NotFound(Refused):
     """The topic, queue or group does not exist there."""
 

@@ -132,10 +132,6 @@ class Client:
         """The next question asks the name server again who is master."""
         self._ask_after = float("-inf")
 
-    async def connect(self, broker_name: str) -> Connection:
-        """To the master. Raises ``Unreachable``."""
-        return await self.connect_to(await self.place(broker_name))
-
     async def connect_to(self, place: Place) -> Connection:
         """Raises ``Unreachable``."""
         try:

@@ -21,7 +21,7 @@ from replicator.coordinator.progress.planning import REFUSE, Asked, GroupPlan, s
 from replicator.coordinator.progress.scene import Scene, look
 from replicator.coordinator.progress.writing import Wish, Written, keeper, make_group, set_consumable
 from replicator.core.connector import ClosesTopics
-from replicator.core.errors import NotConnected, NotPermitted, ReplicatorError
+from replicator.core.errors import OUT_OF_REACH, NotConnected, ReplicatorError
 from replicator.core.failover import CATCH_UP, FAILBACK, FENCE, MARK, OPEN, OWNER, PROGRESS, REVERSE
 from replicator.core.groups import GroupSettings
 from replicator.core.record import MessageQueue
@@ -159,7 +159,7 @@ class Steps:
         left, target = self.move.left, self.move.target
         try:
             link = await self._link(left)
-        except (NotConnected, NotPermitted) as error:
+        except OUT_OF_REACH as error:
             if self.move.kind == FAILBACK:
                 raise
             return f"{left} cannot be reached, what is not copied stays there: {error.message}"

@@ -13,7 +13,7 @@ from replicator.coordinator.progress.retries import not_copied
 from replicator.coordinator.progress.routes import Direction, pair_of, topics_of
 from replicator.coordinator.progress.task_sync import GroupOffsets, Seen, TaskSync
 from replicator.coordinator.progress.writing import keeper
-from replicator.core.errors import Missing, NotConnected, NotPermitted
+from replicator.core.errors import OUT_OF_REACH, Missing, NotConnected
 from replicator.core.ownership import settle
 from replicator.core.record import MessageQueue
 from replicator.core.subscriptions import BROADCAST_SUFFIX
@@ -155,7 +155,7 @@ async def look(
 async def _source(connections: Connections, known: declared.Declared, name: str, *, may_be_away: bool) -> Link | None:
     try:
         return await connections.get(known.cluster(name), at_once=True)
-    except (NotConnected, NotPermitted):
+    except OUT_OF_REACH:
         if may_be_away:
             return None
         raise

@@ -63,6 +63,17 @@ async def make_groups(link: Link, settings: Sequence[GroupSettings]) -> dict[str
     return failed
 
 
+async def ensure_groups(source: Link | None, link: Link, groups: Sequence[str]) -> dict[str, ReplicatorError]:
+    """Makes those that are absent, set up as on the source. {group that could not be made: why}."""
+    there = await link.ask(keeper(link).group_settings())
+    absent = [group for group in groups if group not in there]
+    if not absent:
+        return {}
+    known = await source.ask(keeper(source).group_settings()) if source is not None else {}
+    # Whether members may consume is no setting but a state: a fence on the source must not come along.
+    return await make_groups(link, [replace(known.get(group) or GroupSettings(group), consumable=True) for group in absent])
+
+
 async def make_group(link: Link, settings: GroupSettings) -> None:
     for error in (await make_groups(link, [settings])).values():
         raise error
@@ -84,7 +95,8 @@ class Writer:
         """In the order given. Raises ``Unsafe`` where the lease was lost: then nothing is written."""
         if not wishes:
             return []
-        missing = await self._make_groups(source, link, [one.group for one in wishes])
+        failed = await ensure_groups(source, link, [one.group for one in wishes])
+        missing = {group: f"the group could not be made on {link.cluster.name}: {error}" for group, error in failed.items()}
         able = [one for one in wishes if one.group not in missing]
         ids = await self._store.intend_group_writes(self._holder, [_intent(task, owner, link, one) for one in able])
         if ids is None:
@@ -94,19 +106,6 @@ class Writer:
         await self._store.finish_group_writes(dict(zip(ids, (_results(*pair) for pair in zip(able, answers, strict=True)), strict=True)))
         done = {one.group: _written(one, answer) for one, answer in zip(able, answers, strict=True)}
         return [done.get(one.group) or Written(one.group, refused={None: missing[one.group]}) for one in wishes]
-
-    async def _make_groups(self, source: Link | None, link: Link, groups: Sequence[str]) -> dict[str, str]:
-        """{group that could not be made: why}."""
-        there = await link.ask(keeper(link).group_settings())
-        absent = [group for group in groups if group not in there]
-        failed: dict[str, str] = {}
-        if absent:
-            known = await source.ask(keeper(source).group_settings()) if source is not None else {}
-            # Whether members may consume is no setting but a state: a fence on the source must not come along.
-            wanted = [replace(known.get(group) or GroupSettings(group), consumable=True) for group in absent]
-            for group, error in (await make_groups(link, wanted)).items():
-                failed[group] = f"the group could not be made on {link.cluster.name}: {error}"
-        return failed
 
     async def _write(self, limit: asyncio.Semaphore, link: Link, wish: Wish) -> Sequence[OffsetWritten] | ReplicatorError:
         async with limit:

@@ -59,7 +59,7 @@ async def world(monkeypatch) -> AsyncIterator[GroupWorld]:
         memory["hz"].add_topic(topic, {"hz-a": queues})
     made.fill("hz", "orders", 10)
     made.commit("hz", "pay", 4)
-    groups["hz"].settings["pay"] = GroupSettings("pay", {"retryMaxTimes": 3})
+    groups["hz"].settings["pay"] = GroupSettings("pay", {"retryMaxTimes": 3}, consumable=False)  # fenced, which is no setting
     yield made
     await made.coordinator.close()
     for name in memory:
@@ -80,6 +80,7 @@ async def test_what_a_group_failed_on_is_assigned_to_its_own_topics(world) -> No
     assert [one.destination_queue.topic for one in await world.assigned("hz", "sh", DEAD)] == [DEAD]
     assert await world.assigned("hz", "sh", RETRY) == []
     assert world.groups["sh"].settings["pay"].settings == {"retryMaxTimes": 3}
+    assert world.groups["sh"].settings["pay"].consumable
 
 
 async def test_only_groups_that_are_carried_and_consume_the_topics(world) -> None:

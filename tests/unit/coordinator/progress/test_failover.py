@@ -6,7 +6,7 @@ import pytest
 from tenacity import AsyncRetrying, stop_after_delay, wait_fixed
 
 from replicator.coordinator.failover.assessing import Move
-from replicator.core.errors import InvalidInput, Missing, NotConnected, Unsafe
+from replicator.core.errors import OUT_OF_REACH, InvalidInput, Missing, NotConnected, Unsafe
 from replicator.core.failover import Options
 from replicator.core.groups import GroupMembers, GroupSettings, Subscription
 from replicator.core.task import ProgressSpec
@@ -76,13 +76,15 @@ async def test_a_group_goes_on_exactly_where_it_stood_and_its_new_side_owns_it(m
     assert {"failover-began", "failover-done"} <= set(await manual.event_kinds("t"))
 
 
-async def test_with_the_source_gone_its_progress_is_as_last_seen(manual):
+@pytest.mark.parametrize("error", OUT_OF_REACH)
+async def test_with_the_source_gone_its_progress_is_as_last_seen(manual, error):
+    """Gone, or not letting us in."""
     manual.commit("hz", "pay", 4)
     await manual.interval(2)
     manual.commit("hz", "pay", 7)
     await manual.interval(1)
     manual.commit("hz", "pay", 9)  # nobody has read this any more
-    await away(manual, "hz")
+    manual.groups["hz"].away = error("cluster hz does not answer, or refuses the key")
     manual.coordinator._progress.of("t").forget()
     plan = await manual.coordinator.failover_plan(move())
     (age,) = [one for one in plan["blockers"] if one["name"] == "progress-age"]
