@@ -118,10 +118,20 @@ class SecondCopies(NamedTuple):
 
 
 class Ghosts(NamedTuple):
+    """As ``SecondCopies``, of messages that the source has lost; the lowest copies are among them."""
+
     epoch: int
     source: int
     destination: int
     length: int
+    lowest: int
+
+
+class _Lost(NamedTuple):
+    """Copies of messages that the source has lost, before those of one message are put together."""
+
+    epoch: int
+    copies: Segment
 
 
 class _Histories:
@@ -256,7 +266,7 @@ class OffsetMap:
         self._histories = _Histories(self.epochs)
         live, ghosts = self._place_runs(runs)
         self._runs_end = max(
-            max((s.right + s.length for s in live), default=0), max((g.destination + g.length for g in ghosts), default=0)
+            max((s.right + s.length for s in live), default=0), max((g.copies.right + g.copies.length for g in ghosts), default=0)
         )
         self._relearn_from = OFFSET_MAX if relearn_from is None else relearn_from
         self.known_through = min(max(scanned_through, self._runs_end), self._relearn_from)
@@ -265,9 +275,9 @@ class OffsetMap:
         self._order_holes(holes)
         self._unlisted = Intervals(self._find_unlisted(live))
 
-    def _place_runs(self, runs: Iterable[RunRow]) -> tuple[list[Segment], list[Ghosts]]:
+    def _place_runs(self, runs: Iterable[RunRow]) -> tuple[list[Segment], list[_Lost]]:
         live: list[Segment] = []
-        ghosts: list[Ghosts] = []
+        ghosts: list[_Lost] = []
         if len(self.epochs) == 1:
             only = self.epochs[0].number
             for run in runs:
@@ -279,7 +289,7 @@ class OffsetMap:
             self._place(run.epoch, Segment(run.source_start, run.destination_start, run.length), live, ghosts)
         return live, ghosts
 
-    def _place(self, epoch: int, copies: Segment, live: list[Segment], ghosts: list[Ghosts], *, is_ghost: bool = False) -> None:
+    def _place(self, epoch: int, copies: Segment, live: list[Segment], ghosts: list[_Lost], *, is_ghost: bool = False) -> None:
         if epoch not in self._histories:
             raise ContradictoryMap(f"copies of epoch {epoch}, which is not declared")
         for owner, is_present, start, length in self._histories.place(epoch, copies.left, copies.length):
@@ -287,14 +297,14 @@ class OffsetMap:
             if is_present and not is_ghost:
                 live.append(Segment(start, destination, length))
             else:
-                ghosts.append(Ghosts(owner, start, destination, length))
+                ghosts.append(_Lost(owner, Segment(start, destination, length)))
 
-    def _place_duplicates(self, duplicates: Iterable[DuplicateRow], live: list[Segment], ghosts: list[Ghosts]) -> None:
+    def _place_duplicates(self, duplicates: Iterable[DuplicateRow], live: list[Segment], ghosts: list[_Lost]) -> None:
         for one in duplicates:
             copy = Segment(one.source_offset, one.destination_offset, 1)
             self._place(one.epoch, copy, live, ghosts, is_ghost=one.kind == GHOST)
 
-    def _order_copies(self, live: list[Segment], ghosts: list[Ghosts]) -> None:
+    def _order_copies(self, live: list[Segment], ghosts: list[_Lost]) -> None:
         live.sort()
         seconds: list[SecondCopies] = []
         if any(a[0] + a[2] > b[0] for a, b in pairwise(live)):
@@ -306,14 +316,18 @@ class OffsetMap:
         self._lowest = Correspondence(live)
         self._second_copies = tuple(sorted(seconds))
         self._seconds = Correspondence((one.source, one.destination, one.length) for one in self._second_copies)
-        self._ghosts: dict[int, Correspondence] = {}
         by_epoch: dict[int, list[Segment]] = {}
         for ghost in sorted(ghosts):
-            by_epoch.setdefault(ghost.epoch, []).append(Segment(*ghost[1:]))
-        for epoch, segments in by_epoch.items():
-            self._ghosts[epoch] = Correspondence(
-                (source, destination, length) for source, length, destinations in _sweep(segments) for destination in destinations
-            )
+            by_epoch.setdefault(ghost.epoch, []).append(ghost.copies)
+        self._ghost_copies = tuple(
+            Ghosts(epoch, source, destination, length, destinations[0])
+            for epoch, segments in by_epoch.items()
+            for source, length, destinations in _sweep(segments) for destination in destinations
+        )  # fmt: skip
+        self._ghosts: dict[int, Correspondence] = {
+            epoch: Correspondence((one.source, one.destination, one.length) for one in self._ghost_copies if one.epoch == epoch)
+            for epoch in by_epoch
+        }
         _refuse_overlaps((self._lowest, self._seconds, *self._ghosts.values()))
 
     def _order_holes(self, holes: Iterable[HoleRow]) -> None:
@@ -433,9 +447,8 @@ class OffsetMap:
     def second_copies(self) -> Sequence[SecondCopies]:
         return self._second_copies
 
-    def ghosts(self) -> Iterator[Ghosts]:
-        for epoch, copies in self._ghosts.items():
-            yield from (Ghosts(epoch, *segment) for segment in copies.segments())
+    def ghosts(self) -> Sequence[Ghosts]:
+        return self._ghost_copies
 
     def holes(self) -> Iterator[tuple[int, int, str]]:
         """(start, end, reason) in the present history, ascending."""

@@ -129,8 +129,12 @@ class WrittenQueue:
             self._seconds.setdefault(axis, []).append((second.destination, second.source, second.lowest, second.length))
         for ghost in copies.ghosts():
             for epoch, start, length in _last_present(copies.epochs, ghost):
-                record = ghost.destination + start - ghost.source
-                judged.setdefault(_Axis(queue, epoch), []).append(Segment(record, start, length))
+                shift = start - ghost.source
+                axis = _Axis(queue, epoch)
+                if ghost.destination == ghost.lowest:
+                    judged.setdefault(axis, []).append(Segment(ghost.destination + shift, start, length))
+                else:
+                    self._seconds.setdefault(axis, []).append((ghost.destination + shift, start, ghost.lowest + shift, length))
 
     def _judge_third(self, copies: OffsetMap, via: OffsetMap, queue: MessageQueue, judged: dict[_Axis, list[Segment]]) -> None:
         """Ghosts stay unknown: whether two flows mean the same lost history by an epoch is not known."""
@@ -187,10 +191,8 @@ class WrittenQueue:
         held = [(bounds.max_offset, "the end of the queue"), *self._held(floor, reached, passed_through)]
         offset, held_by = min(held, key=itemgetter(0))
         seen_again = self._seen_again(offset, reached, passed_through)
-        gone = sum(
-            records.count((passed_through, bounds.min_offset), (reached[axis], OFFSET_MAX)) for axis, records in self._judged.items()
-        )
-        return Start(offset, held_by, seen_again, seen_again + self._undecided(offset, bounds.max_offset, reached), gone)
+        undecided = self._undecided(offset, bounds.max_offset, reached, passed_through)
+        return Start(offset, held_by, seen_again, seen_again + undecided, self._gone(bounds.min_offset, reached, passed_through))
 
     def _held(self, floor: int, reached: Mapping[_Axis, int], passed_through: int) -> Iterator[tuple[int, str]]:
         """The lowest record of each kind that is not shown to be processed."""
@@ -203,7 +205,7 @@ class WrittenQueue:
                 yield found, _name(axis, records.right_of(found))
         for axis, rows in self._seconds.items():
             for record, standing, lowest, length in rows:
-                first = max(record, floor, record + reached[axis] - standing, record + passed_through - lowest)
+                first = _first_left(record, standing, lowest, floor, reached[axis], passed_through)
                 if first < record + length:
                     yield first, _name(axis, standing + first - record)
 
@@ -238,11 +240,26 @@ class WrittenQueue:
                 count += max(0, min(length, processed) - max(0, start - record))
         return count
 
-    def _undecided(self, start: int, end: int, reached: Mapping[_Axis, int]) -> int:
+    def _gone(self, end: int, reached: Mapping[_Axis, int], passed_through: int) -> int:
+        count = sum(
+            records.count((passed_through, end), (reached[axis], OFFSET_MAX)) for axis, records in self._judged.items()
+        )
+        return count + sum(
+            max(0, min(record + length, end) - first)
+            for axis, rows in self._seconds.items() for record, standing, lowest, length in rows
+            for first in [_first_left(record, standing, lowest, passed_through, reached[axis], passed_through)]
+        )  # fmt: skip
+
+    def _undecided(self, start: int, end: int, reached: Mapping[_Axis, int], passed_through: int) -> int:
         """At most how many more may be seen again: processed messages whose copy is not known, here or on the owning side."""
         count = sum(
             records.count((start, OFFSET_MAX), (reached[axis], OFFSET_MAX)) for axis, records in self._judged.items() if axis.past_epoch
         )
+        count += sum(
+            max(0, record + length - _first_left(record, standing, lowest, start, reached[axis], passed_through))
+            for axis, rows in self._seconds.items() if axis.past_epoch
+            for record, standing, lowest, length in rows
+        )  # fmt: skip
         for one in self.feeding:
             if one.owning is None:
                 continue
@@ -253,6 +270,12 @@ class WrittenQueue:
             copied_unseen = max(0, offset - back.known_through) + back.unlisted_between(start, end)
             count += min(copied_unseen, self._holding.count(start, end))
         return count
+
+
+def _first_left(record: int, standing: int, lowest: int, floor: int, reached: int, passed_through: int) -> int:
+    """Of the second copies at ``record`` the first from ``floor`` on that neither the group's offset nor the lowest copy shows as
+    processed."""
+    return max(record, floor, record + reached - standing, record + passed_through - lowest)
 
 
 def _not_listed(copies: OffsetMap, below: int) -> int:
