@@ -10,6 +10,8 @@ import argparse
 import os
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from deploy.local import LocalCluster, start_clusters, stop_clusters
@@ -38,6 +40,20 @@ def peak_mib(pid: int) -> float:
     raise AssertionError("no VmHWM")
 
 
+@contextmanager
+def copying(clusters: Sequence[LocalCluster], task: str, folder: Path) -> Iterator[ReplicatorProcess]:
+    """``replicator run`` over the clusters and one task, not ready yet; stopped cleanly at the end of what went well."""
+    file = folder / "bench.yaml"
+    file.write_text("---\n".join([*(cluster_yaml(cluster.name, cluster.name_servers) for cluster in clusters), task]))
+    process = ReplicatorProcess(file, folder / "data")
+    process.start()
+    try:
+        yield process
+        process.stop()
+    finally:
+        process.end()
+
+
 def measure(count: int, body_bytes: int, queues: int, *, raised: bool) -> None:
     properties = RAISED if raised else {}
     clusters = [LocalCluster("hangzhou", broker_properties=properties), LocalCluster("shanghai")]
@@ -47,12 +63,7 @@ def measure(count: int, body_bytes: int, queues: int, *, raised: bool) -> None:
             for cluster in clusters:
                 witness.create_topic(cluster.name_servers, "bench", queues=queues)
             witness.bulk(clusters[0].name_servers, "bench", count, body_bytes=body_bytes, with_keys=True)
-            file = Path(folder) / "bench.yaml"
-            documents = [cluster_yaml(cluster.name, cluster.name_servers) for cluster in clusters]
-            file.write_text("---\n".join([*documents, task_yaml("bench", "bench", ONE_WAY)]))
-            process = ReplicatorProcess(file, Path(folder) / "data")
-            process.start()
-            try:
+            with copying(clusters, task_yaml("bench", "bench", ONE_WAY), Path(folder)) as process:
                 process.wait_ready()
                 idle, began = cpu_seconds(process.pid), time.perf_counter()
                 process.wait_caught_up(DRAIN_SECONDS_MAX, copied_at_least=count)
@@ -68,9 +79,6 @@ def measure(count: int, body_bytes: int, queues: int, *, raised: bool) -> None:
                     f"{count / elapsed:,.0f} messages/s with start-up and last look, "
                     f"peak RSS {peak_mib(process.pid):.0f} MiB"
                 )
-                process.stop()
-            finally:
-                process.end()
     finally:
         stop_clusters(*clusters)
 

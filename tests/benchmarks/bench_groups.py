@@ -21,8 +21,8 @@ from deploy.local import LocalCluster, start_clusters, stop_clusters
 from replicator.core.connector import ConnectorContext
 from replicator.core.groups import GROUPS_AT_ONCE_MAX, GroupSettings
 from replicator.core.record import MessageQueue
-from tests.acceptance.process import ReplicatorProcess, cluster_yaml, one_way, task_yaml
-from tests.benchmarks.bench_copy import cpu_seconds, peak_mib
+from tests.acceptance.process import ReplicatorProcess, one_way, task_yaml
+from tests.benchmarks.bench_copy import copying, cpu_seconds, peak_mib
 from tests.integration.conftest import PATIENT
 from tests.witness.client import Witness
 
@@ -135,18 +135,10 @@ def measure(groups: int, part: float) -> None:
             witness.create_topic(clusters[0].name_servers, TOPIC, queues=QUEUES)
             witness.bulk(clusters[0].name_servers, TOPIC, MESSAGES)
             body = one_way("hangzhou", "shanghai") + f"  progress: {{interval_seconds: {INTERVAL_SECONDS}}}\n"
-            documents = [cluster_yaml(cluster.name, cluster.name_servers) for cluster in clusters]
-            file = Path(folder) / "bench.yaml"
-            file.write_text("---\n".join([*documents, task_yaml("orders", TOPIC, body)]))
-            process = ReplicatorProcess(file, Path(folder) / "data")
-            process.start()
-            try:
+            with copying(clusters, task_yaml("orders", TOPIC, body), Path(folder)) as process:
                 process.wait_ready()
                 process.wait_caught_up(120, copied_at_least=MESSAGES)
                 asyncio.run(drive(*clusters, process, groups, part))
-                process.stop()
-            finally:
-                process.end()
     finally:
         stop_clusters(*clusters)
 

@@ -11,8 +11,8 @@ import tempfile
 from pathlib import Path
 
 from deploy.local import LocalCluster, start_clusters, stop_clusters
-from tests.acceptance.process import ReplicatorProcess, cluster_yaml, task_yaml
-from tests.benchmarks.bench_copy import DRAIN_SECONDS_MAX, ONE_WAY, cpu_seconds, peak_mib
+from tests.acceptance.process import task_yaml
+from tests.benchmarks.bench_copy import DRAIN_SECONDS_MAX, ONE_WAY, copying, cpu_seconds, peak_mib
 from tests.witness.client import Witness
 
 
@@ -24,12 +24,7 @@ def measure(count: int, body_bytes: int) -> None:
             for cluster in clusters:
                 witness.create_topic(cluster.name_servers, "bench", queues=1)
             witness.bulk(clusters[0].name_servers, "bench", count, body_bytes=body_bytes, with_keys=True)
-            file = Path(folder) / "bench.yaml"
-            documents = [cluster_yaml(cluster.name, cluster.name_servers) for cluster in clusters]
-            file.write_text("---\n".join([*documents, task_yaml("bench", "bench", ONE_WAY)]))
-            process = ReplicatorProcess(file, Path(folder) / "data")
-            process.start()
-            try:
+            with copying(clusters, task_yaml("bench", "bench", ONE_WAY), Path(folder)) as process:
                 process.wait_ready()
                 process.wait_caught_up(DRAIN_SECONDS_MAX, copied_at_least=count)
                 before = cpu_seconds(process.pid)
@@ -42,9 +37,6 @@ def measure(count: int, body_bytes: int) -> None:
                     f"{used / count * 1e6:.2f} µs CPU a record, {answer['seconds']:.2f} s with letting go, "
                     f"peak RSS {peak_mib(process.pid):.0f} MiB"
                 )
-                process.stop()
-            finally:
-                process.end()
     finally:
         stop_clusters(*clusters)
 
