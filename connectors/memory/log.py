@@ -18,10 +18,10 @@ class Signal:
     """Wakes every waiter of the running loop; holds no loop of its own, so a cluster may outlive one."""
 
     def __init__(self) -> None:
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._waiters: dict[asyncio.Future[None], None] = {}  # In the order in which they came: simulations repeat exactly.
 
     def fire(self) -> None:
-        waiters, self._waiters = self._waiters, set()
+        waiters, self._waiters = self._waiters, {}
         for waiter in waiters:
             if not waiter.done() and not waiter.get_loop().is_closed():
                 waiter.set_result(None)
@@ -29,11 +29,11 @@ class Signal:
     async def wait(self, timeout_seconds: float) -> bool:
         """True when fired within the time."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.add(waiter)
+        self._waiters[waiter] = None
         try:
             await asyncio.wait((waiter,), timeout=max(0.0, timeout_seconds))
         finally:
-            self._waiters.discard(waiter)
+            self._waiters.pop(waiter, None)
         return waiter.done()
 
 

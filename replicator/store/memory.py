@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakValueDictionary
 
 from replicator.core.offset_map import Epoch
 from replicator.core.record import MessageQueue
@@ -52,7 +53,8 @@ class MemoryStore(MapReads, MemoryLeases, MemoryRebuilds, MemoryFailovers, Memor
         self._tables = Tables()
         self._available = True
         self._up_since = clock()
-        self._watches: WeakSet[MemoryWatch] = WeakSet()
+        self._watches: WeakValueDictionary[int, MemoryWatch] = WeakValueDictionary()
+        self._watches_made = count()
 
     def under_lease(self, holder: str) -> MemoryStore:
         return _UnderLease(self, holder)

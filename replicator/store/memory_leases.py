@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from datetime import datetime
+from itertools import count
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakValueDictionary
 
 from replicator.store.limits import COORDINATOR_LEASE, STICKY_STATES, WORKER_GONE_SECONDS
 from replicator.store.memory_tables import StoredAssignment, Tables
@@ -32,7 +33,9 @@ class MemoryWatch:
 class MemoryLeases:
     _clock: Callable[[], float]
     _up_since: float
-    _watches: WeakSet[MemoryWatch]
+    _watches: WeakValueDictionary[int, MemoryWatch]
+    """In the order in which they were made: simulations repeat exactly."""
+    _watches_made: count[int]
 
     def _read(self) -> Tables:
         raise NotImplementedError
@@ -56,11 +59,11 @@ class MemoryLeases:
 
     def watch(self) -> MemoryWatch:
         made = MemoryWatch()
-        self._watches.add(made)
+        self._watches[next(self._watches_made)] = made
         return made
 
     def _announce(self) -> None:
-        for watch in self._watches:
+        for watch in self._watches.values():
             watch.event.set()
 
     def _is_expired(self, lease_until: float, lease_seconds: float) -> bool:

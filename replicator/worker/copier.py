@@ -235,8 +235,9 @@ class Copier:
         """Copies nobody wrote down: page by page, kept in memory only where they are few."""
         journal, checkpoint = self.journal, self.journal.checkpoint
         # Nothing was examined yet as far as anybody remembers: what stands in the log is all there is.
-        is_new = self._stamper is None and checkpoint.identity is None and checkpoint.confirmed_source_offset < 0
-        only_log = journal.is_from_log or is_new
+        is_new = checkpoint.identity is None and checkpoint.confirmed_source_offset < 0
+        # Once we read ourselves, the position is ours: what is found above it was sent by us, with reasons still to be noted between.
+        only_log = self._stamper is None and (journal.is_from_log or is_new)
         if not only_log and not journal.is_replaying:
             await self._load_beyond()
         found_total = 0
@@ -360,7 +361,7 @@ class Copier:
         self.error = remark
 
     def _observe(self, lag: int, store_timestamp_ms: int | None) -> None:
-        self.read_at = time.monotonic()
+        self.read_at = asyncio.get_running_loop().time()
         self.lag_messages = max(0, lag)
         if lag <= 0:
             self.lag_seconds = 0.0
@@ -513,7 +514,7 @@ class Copier:
     def progress(self) -> Progress:
         """What is to be saved now, with the figures people look at."""
         progress = self.journal.snapshot(in_flight=not self.clean)
-        silent = time.monotonic() - self.read_at
+        silent = asyncio.get_running_loop().time() - self.read_at
         lag_messages, lag_seconds = self.lag_messages, self.lag_seconds
         if silent >= FIGURES_FRESH_SECONDS:
             # What was not copied then is so much older now, and what came since is younger than that.

@@ -6,24 +6,25 @@ The store may be away: copiers go on as long as the source grants their locks; n
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
-from replicator.config import task_from_spec
 from replicator.core.connector import Connector
 from replicator.core.errors import Fenced, NotConnected, ReplicatorError
-from replicator.core.task import Cluster, lock_group, position_group
-from replicator.store.port import Assignment, ClusterRow, Progress, Store, StoreUnavailable, TaskRow
+from replicator.core.task import Cluster, position_group
+from replicator.store.port import Assignment, Store, StoreUnavailable
 from replicator.store.sharing_port import Released
 from replicator.worker.clock import boot_seconds
 from replicator.worker.copier import Copier
-from replicator.worker.fence import SourceFence
-from replicator.worker.flow import FlowContext, Rate
+from replicator.worker.flows import Flows
+from replicator.worker.journal import Journal
 from replicator.worker.limits import (
+    BACKOFF_FIRST_SECONDS,
+    BACKOFF_SECONDS_MAX,
+    BLOCKED_RETRY_SECONDS,
     FIGURES_INTERVAL_SECONDS,
     GOODBYE_SECONDS_MAX,
     LEASE_RENEW_SECONDS,
@@ -34,7 +35,6 @@ from replicator.worker.limits import (
     SAVE_INTERVAL_SECONDS,
     SHARES_PAUSE_SECONDS,
     STOP_SECONDS_MAX,
-    WARM_SECONDS_MAX,
 )
 from replicator.worker.recovery import CopyFinder
 from replicator.worker.vouching import Vouching
@@ -51,7 +51,7 @@ class Running:
     task: asyncio.Task[None]
     saved_at: float = 0.0
     copied_when_rated: int = 0
-    rated_at: float = field(default_factory=time.monotonic)
+    rated_at: float = field(default_factory=lambda: asyncio.get_running_loop().time())
     rate_per_second: float | None = None
     relearning: asyncio.Task[None] | None = None
     is_cancelled: bool = False
@@ -71,6 +71,13 @@ class Running:
         return self.rate_per_second
 
 
+class Taken(NamedTuple):
+    """Leased, and not running yet."""
+
+    assignment: Assignment
+    starting: asyncio.Task[None]
+
+
 class Worker:
     """``connect`` makes an unopened connector for a declared cluster. ``instance`` is unique to this process and start.
     ``near``: the cluster beside which it runs, empty for none in particular."""
@@ -80,27 +87,19 @@ class Worker:
         self.near = near
         self._known_at = float("-inf")
         self._store = store
-        self._connect = connect
-        self._connectors: dict[str, Connector] = {}
-        self._opening: dict[str, asyncio.Lock] = {}
-        self._flows: dict[str, FlowContext] = {}
-        self._fences: dict[tuple[str, str], SourceFence] = {}
-        self._fence_tasks: list[asyncio.Task[None]] = []
+        self._flows = Flows(connect, instance)
         self._running: dict[int, Running] = {}
         self._starting: set[asyncio.Task[None]] = set()
         self._vouching = Vouching(store, instance)
         self._saving = asyncio.Lock()
         self._watch = store.watch()
-        self._taken: dict[int, Assignment] = {}
-        """Leased, and not running yet."""
+        self._taken: dict[int, Taken] = {}
         self._nobodys: dict[int, int] = {}
         """{assignment: token} held in our name at the last renewal, and not known here."""
         self._departing: dict[int, Running] = {}
         """Ended cleanly, and not released yet."""
         self._departure = asyncio.Lock()
         self._renewed_at = boot_seconds()
-        self._cluster_rows: dict[str, ClusterRow] = {}
-        self._task_rows: dict[str, TaskRow] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until ``stop`` is set; returns within ``STOP_SECONDS_MAX`` and two saves after that."""
@@ -119,10 +118,8 @@ class Worker:
                 task.cancel()
             await asyncio.gather(self._say_goodbye(loops[0]), self._stop_all())
             loops[1].cancel()
-            for task in self._fence_tasks:
-                task.cancel()
-            await asyncio.gather(stopped, *loops, *self._fence_tasks, return_exceptions=True)
-            await self._close_connectors()
+            await asyncio.gather(stopped, *loops, return_exceptions=True)
+            await self._flows.close()
 
     async def _every(self, interval_seconds: float, action: Callable[[], Any]) -> None:
         """Runs ``action`` for ever; what can pass by itself is logged once when it begins and once when it ends."""
@@ -149,36 +146,31 @@ class Worker:
 
     async def _until_known(self) -> None:
         """Connections first: a worker that can begin at once leaves the queues it takes over without one for a shorter time."""
-        while not self._cluster_rows:
+        while not self._flows.are_declared:
             try:
                 await self._refresh_declarations()
                 break
             except StoreUnavailable as error:
                 log.warning("waiting", error=str(error))
                 await asyncio.sleep(LEASE_RENEW_SECONDS)
-        opening = [asyncio.create_task(self._connector(row), name=f"open {row.name}") for row in self._cluster_rows.values()]
-        if opening:
-            _, late = await asyncio.wait(opening, timeout=WARM_SECONDS_MAX)
-            for task in late:
-                task.cancel()
-            for result in await asyncio.gather(*opening, return_exceptions=True):
-                if isinstance(result, ReplicatorError):
-                    log.info("not within reach yet", error=str(result))
+        await self._flows.warm()
 
     async def _lease_round(self) -> None:
         """Nothing else is done here: on a machine that is short of time, this is what must not wait."""
         started_at = boot_seconds()
-        known = list(self._running.items())  # What begins meanwhile may be missing in the answer.
+        running_before, taken_before = list(self._running.items()), list(self._taken.items())  # What begins meanwhile may be missing.
         held, _ = await asyncio.gather(
             self._store.renew(self.instance, LEASE_SECONDS), self._store.worker_seen(self.instance, self.info())
         )
         self._renewed_at = started_at
         self._known_at = started_at
-        for fence in self._fences.values():
-            fence.lease_renewed(started_at)
-        for assignment_id, running in known:
+        self._flows.lease_renewed(started_at)
+        for assignment_id, running in running_before:
             if held.get(assignment_id) != running.copier.journal.token:
                 running.cancel()
+        for assignment_id, taken in taken_before:
+            if held.get(assignment_id) != taken.assignment.token and self._taken.get(assignment_id) is taken:
+                self._give_up(assignment_id)
         await self._give_back_unknown(held)
 
     async def _give_back_unknown(self, held: Mapping[int, int]) -> None:
@@ -197,9 +189,20 @@ class Worker:
             running = self._running.get(assignment_id)
             if running is not None and not running.copier.stopping:
                 self._begin(self._let_go(assignment_id))
+            elif (given_up := self._give_up(assignment_id)) is not None:
+                await self._store.release_all([given_up])
         for assignment in await self._store.acquire(self.instance, LEASE_SECONDS, LEASES_PER_ROUND_MAX):
-            self._taken[assignment.assignment_id] = assignment
-            self._begin(self._start(assignment))
+            self._give_up(assignment.assignment_id)
+            self._taken[assignment.assignment_id] = Taken(assignment, self._begin(self._start(assignment)))
+
+    def _give_up(self, assignment_id: int) -> Released | None:
+        """A lease with which nothing was begun: of it nothing can be in flight. None where there is no such lease."""
+        taken = self._taken.pop(assignment_id, None)
+        if taken is None:
+            return None
+        taken.starting.cancel()
+        self._vouching.lost(assignment_id, taken.assignment.token, ())
+        return Released(assignment_id, taken.assignment.token, taken.assignment.clean)
 
     async def _say_goodbye(self, leasing: asyncio.Task[None]) -> None:
         """While queues end, others can be chosen for them. Not before the last sign of life is through."""
@@ -223,7 +226,7 @@ class Worker:
         return {
             "assignments": len(self._running),
             "lease_age_seconds": boot_seconds() - self._renewed_at,
-            "flows": [flow.figures() for flow in self._flows.values()],
+            "flows": self._flows.figures(),
         }
 
     def _forget(self, assignment_id: int) -> None:
@@ -231,10 +234,11 @@ class Worker:
         if running is not None and running.relearning is not None:
             running.relearning.cancel()
 
-    def _begin(self, work: Any) -> None:
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._starting.add(task)
         task.add_done_callback(self._begun)
+        return task
 
     def _begun(self, task: asyncio.Task[None]) -> None:
         self._starting.discard(task)
@@ -242,53 +246,43 @@ class Worker:
             log.error("leases", error=repr(error))
 
     async def _refresh_declarations(self) -> None:
-        self._cluster_rows = {row.name: row for row in await self._store.clusters()}
-        self._task_rows = {row.name: row for row in await self._store.tasks()}
-        for flow_id, flow in list(self._flows.items()):
-            row = self._task_rows.get(flow.task.name)
-            if row is None or row.generation == flow.generation:
-                continue
-            task = task_from_spec(row.name, row.spec)
-            self._flows[flow_id] = edited = replace(
-                flow, task=task, generation=row.generation, rate=Rate(task.messages_per_second_max, task.bytes_per_second_max)
-            )
-            for running in self._running.values():
-                if running.copier.assignment.flow_id == flow_id:
-                    running.copier.set_flow(edited)
+        edited = self._flows.declare(await self._store.clusters(), await self._store.tasks())
+        for running in self._running.values():
+            if (flow := edited.get(running.copier.assignment.flow_id)) is not None:
+                running.copier.set_flow(flow)
 
     async def _start(self, assignment: Assignment) -> None:
         """Opens what the assignment needs, for as long as it takes, then runs its copier to its end."""
-        assignment_id = assignment.assignment_id
-        if assignment_id in self._departing:
-            await self._depart()  # Its release came round before we heard that it was done.
-        if assignment_id in self._running:
-            self._taken.pop(assignment_id, None)
-            return
+        assignment_id, shown, backoff = assignment.assignment_id, "", BACKOFF_FIRST_SECONDS
         while True:
             try:
-                flow = await self._flow(assignment)
+                if assignment_id in self._departing:
+                    await self._depart()  # Its release came round before we heard that it was done.
+                if assignment_id in self._running:
+                    self._taken.pop(assignment_id)
+                    return
+                flow = await self._flows.of(assignment)
                 break
             except ReplicatorError as error:
-                log.warning("cannot start", assignment=f"{assignment.source}: {assignment.source_queue}", error=str(error))
-                try:
-                    await self._report_unopened(assignment, error)
-                    self._taken.pop(assignment_id, None)
-                    return
-                except StoreUnavailable:
-                    await asyncio.sleep(LEASE_RENEW_SECONDS)
+                if str(error) != shown:
+                    log.warning("cannot start", assignment=f"{assignment.source}: {assignment.source_queue}", error=str(error))
+                shown = str(error)
+                is_away = isinstance(error, (NotConnected, StoreUnavailable))
+                await self._show_unopened(assignment, "unreachable" if is_away else "blocked", shown)
+                await asyncio.sleep(backoff if is_away else BLOCKED_RETRY_SECONDS)
+                backoff = min(backoff * 2, BACKOFF_SECONDS_MAX)
         copier = Copier(assignment, flow, self._store, self._save_one, self._vouching.exact)
         task = asyncio.create_task(self._run_copier(copier), name=str(copier))
-        self._taken.pop(assignment_id, None)
+        self._taken.pop(assignment_id)
         self._running[assignment_id] = Running(copier, task, copied_when_rated=copier.journal.checkpoint.copied_total)
 
-    async def _report_unopened(self, assignment: Assignment, error: ReplicatorError) -> None:
-        """Shows why an assignment cannot even begin, and gives it back to be tried again."""
-        state = "unreachable" if isinstance(error, NotConnected) else "blocked"
-        if assignment.checkpoint is not None:
-            progress = Progress(assignment.assignment_id, assignment.token, assignment.checkpoint, senders=assignment.senders,
-                                state=state, error=str(error))
-            await self._store.save_progress([progress])
-        await self._store.release(assignment.assignment_id, assignment.token, clean=assignment.clean)
+    async def _show_unopened(self, assignment: Assignment, state: str, error: str) -> None:
+        """Why an assignment cannot even begin. Its lease stays: who is to try is the coordinator's choice."""
+        progress = Journal(assignment).snapshot(in_flight=not assignment.clean)
+        try:
+            await self._store.save_progress([replace(progress, state=state, error=error)])
+        except StoreUnavailable:
+            return  # Shown with the next attempt.
 
     async def _run_copier(self, copier: Copier) -> None:
         assignment_id = copier.assignment.assignment_id
@@ -342,8 +336,7 @@ class Worker:
         for task in list(self._starting):
             task.cancel()
         ending = [self._let_go(i) for i in list(self._running)]
-        # Of what never began nothing can be in flight.
-        unused = self._store.release_all([Released(i, one.token, one.clean) for i, one in self._taken.items()])
+        unused = self._store.release_all([given_up for i in list(self._taken) if (given_up := self._give_up(i)) is not None])
         results = await asyncio.gather(unused, *ending, return_exceptions=True)
         for result in results:
             if isinstance(result, StoreUnavailable):
@@ -356,7 +349,7 @@ class Worker:
         for assignment_id, running in list(self._running.items()):
             if running.task.done() and not running.copier.stopping:
                 await self._settle_ended(assignment_id, running)
-        now = time.monotonic()
+        now = asyncio.get_running_loop().time()
         due = [r for r in self._running.values() if r.copier.journal.dirty or now - r.saved_at > FIGURES_INTERVAL_SECONDS]
         if due:
             await self._save(due)
@@ -397,7 +390,7 @@ class Worker:
     async def _save(self, due: Sequence[Running]) -> None:
         """Saves in one transaction; raises ``StoreUnavailable`` with everything kept for the next time."""
         async with self._saving:
-            now = time.monotonic()
+            now = asyncio.get_running_loop().time()
             progresses = []
             for running in due:
                 progress = running.copier.progress()
@@ -427,64 +420,9 @@ class Worker:
             group = position_group(copier.flow.task.name, copier.flow.destination_row.name)
             by_group.setdefault((copier.flow.source_row.name, group), {})[copier.assignment.source_queue] = copier.journal.examined_through
         for (source, group), positions in by_group.items():
-            connector = self._connectors.get(source)
+            connector = self._flows.connector(source)
             if connector is not None:
                 await connector.publish_position(group, positions)
-
-    async def _flow(self, assignment: Assignment) -> FlowContext:
-        async with self._opening.setdefault(f"flow {assignment.flow_id}", asyncio.Lock()):
-            return self._flows.get(assignment.flow_id) or await self._make_flow(assignment)
-
-    async def _make_flow(self, assignment: Assignment) -> FlowContext:
-        source_row, destination_row = self._row(assignment.source), self._row(assignment.destination)
-        source, destination = await self._connector(source_row), await self._connector(destination_row)
-        described = await destination.describe()
-        task_row = self._task_rows.get(assignment.task)
-        if task_row is None:
-            raise NotConnected(f"task {assignment.task} is not known yet")
-        task = task_from_spec(task_row.name, task_row.spec)
-        flow = self._flows[assignment.flow_id] = FlowContext(
-            task, task_row.generation, source, destination, source_row, destination_row,
-            {row.cluster_id: row for row in self._cluster_rows.values() if row.cluster_id},
-            self._fence(source, source_row.name, lock_group(destination_row.cluster_id or "")),
-            {}, Rate(task.messages_per_second_max, task.bytes_per_second_max),
-            described.append_bytes_max, described.append_records_max, described.properties_bytes_max, described.record_overhead_bytes,
-        )
-        return flow
-
-    def _row(self, cluster: str) -> ClusterRow:
-        row = self._cluster_rows.get(cluster)
-        if row is None:
-            raise NotConnected(f"cluster {cluster} is not known yet")
-        return row
-
-    def _fence(self, source: Connector, source_name: str, group: str) -> SourceFence:
-        fence = self._fences.get((source_name, group))
-        if fence is None:
-            fence = self._fences[(source_name, group)] = SourceFence(source, group, self.instance)
-            fence.lease_renewed(boot_seconds())
-            self._fence_tasks.append(asyncio.create_task(fence.run(), name=f"fence {source_name}"))
-        return fence
-
-    async def _connector(self, row: ClusterRow) -> Connector:
-        async with self._opening.setdefault(row.name, asyncio.Lock()):
-            connector = self._connectors.get(row.name)
-            if connector is None:
-                connector = self._connect(Cluster(row.name, row.connector, row.settings, row.region))
-                try:
-                    await connector.open()
-                except BaseException:
-                    await connector.close()
-                    raise
-                self._connectors[row.name] = connector
-            return connector
-
-    async def _close_connectors(self) -> None:
-        for connector in self._connectors.values():
-            try:
-                await connector.close()
-            except ReplicatorError as error:
-                log.warning("closing", cluster=connector.cluster, error=str(error))
 
 
 def _percentiles(latencies: list[float]) -> tuple[float, float] | None:

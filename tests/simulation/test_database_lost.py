@@ -109,6 +109,36 @@ def test_reasons_are_found_again_and_expired_copies_are_not_sent_again(little_me
     run(filtered(World(seed, loop, queue_count=1, task=FILTERED), expired), loop)
 
 
+async def answer_lost(world: World) -> None:
+    """The position is that behind the only copy; the next ones follow after records that are left out, and their answer is lost."""
+    await world.declare()
+    process = world.start_process()
+    hangzhou, shanghai = world.clusters["hangzhou"], world.clusters["shanghai"]
+    (queue,) = hangzhou.queues(TOPIC)
+    hangzhou.produce(queue, b"0", {"kept": "yes"})
+    await world.until_caught_up()
+    process.stop.set()
+    await process.task
+    for number in range(1, 8):
+        hangzhou.produce(queue, b"%d" % number, {"kept": "no" if number < 4 else "yes"})
+    await lose_database(world)
+    lost = shanghai.lose_next_answer(queue)
+    process = world.start_process()
+    await world.until_caught_up()
+    process.stop.set()
+    await process.task
+    assert lost.taken
+    assert [record.body for record in shanghai.records(queue)] == [b"0", b"4", b"5", b"6", b"7"]
+    runs, holes = await answers(world)
+    assert runs == [(1, 0, 0), (1, 4, 1), (1, 5, 2), (1, 6, 3), (1, 7, 4)]
+    assert holes == [(1, number, "filtered") for number in (1, 2, 3)]
+
+
+def test_a_lost_answer_right_after_the_log_was_read_costs_no_reasons() -> None:
+    loop = VirtualLoop()
+    run(answer_lost(World(1, loop, queue_count=1, task=FILTERED)), loop)
+
+
 async def second_epoch(world: World) -> None:
     """The source was created anew and a person led the queue on; then the database is lost."""
     await world.declare()

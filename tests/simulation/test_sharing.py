@@ -21,6 +21,7 @@ LEASE_SECONDS = 12.0
 JOIN_SECONDS_MAX = 5.0
 STOP_SECONDS_MAX = 2.0
 KILL_SECONDS_MAX = 20.0
+HEALED_SECONDS_MAX = 10.0
 SEEDS = int(os.environ.get("REPLICATOR_SIMULATION_SEEDS", "12"))
 POLL_SECONDS = 0.05
 
@@ -98,6 +99,32 @@ async def calm(world: World) -> None:
     await world.check()
 
 
+async def out_of_reach(world: World) -> None:
+    """Leases of which nothing can be opened stay where they are, are shown, and can be moved on like any other."""
+    await world.declare()
+    shared = Shared(world)
+    world.produce(FEW)
+    world.clusters["shanghai"].cut()
+    first = world.start_process()
+    await asyncio.sleep(15.0)
+    before = {one.assignment_id: one for one in await world.store.assignments()}
+    assert {one.holder for one in before.values()} == {first.instance}
+    assert {one.state for one in before.values()} == {"unreachable"}
+    assert all("does not answer" in one.error for one in before.values())
+    await asyncio.sleep(30.0)
+    assert {one.assignment_id: one.token for one in await world.store.assignments()} == {key: one.token for key, one in before.items()}
+    second = world.start_process()
+    await asyncio.sleep(15.0)
+    after = await world.store.assignments()
+    assert Counter(one.holder for one in after) == {first.instance: QUEUES * FLOWS / 2, second.instance: QUEUES * FLOWS / 2}
+    assert all(one.token - before[one.assignment_id].token == (one.holder == second.instance) for one in after)
+    world.clusters["shanghai"].heal()
+    await shared.until_shared(HEALED_SECONDS_MAX)
+    await world.until_caught_up()
+    await shared.end()
+    await world.check()
+
+
 async def _change(world: World) -> None:
     kind = world.random.randrange(6)
     if kind == 0 and len(world.processes) < 5:
@@ -138,7 +165,7 @@ async def rough(world: World) -> None:
     await world.check()
 
 
-@pytest.mark.parametrize("scenario", [calm, pytest.param(rough, marks=pytest.mark.long)])
+@pytest.mark.parametrize("scenario", [calm, out_of_reach, rough])
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_workers_share(seed: int, scenario: Callable[[World], Awaitable[None]]) -> None:
     loop = VirtualLoop()

@@ -43,6 +43,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
+        random.seed(self.seed)  # What the product itself takes from chance is the same each time, too.
         self.clusters = {name: MemoryCluster.create(name, clock_ms=self.loop.clock_ms) for name in self.task.clusters}
         self.store = MemoryStore(clock=self.loop.time)
         self.produced: dict[tuple[str, MessageQueue], list[bytes]] = {}
