@@ -142,6 +142,7 @@ async def _work(store: PostgresStore, work: UntilStopped, stop: asyncio.Event) -
                 log.warning("waiting for the database", error=str(error))
             failing = str(error)
         try:
-            await asyncio.wait_for(stop.wait(), OPEN_RETRY_SECONDS)
+            async with asyncio.timeout(OPEN_RETRY_SECONDS):
+                await stop.wait()
         except TimeoutError:
             continue

@@ -82,7 +82,8 @@ class Link:
 
 async def in_time(asked: Awaitable[Answer], cluster: str, seconds: float = CALL_SECONDS_MAX) -> Answer:
     try:
-        return await asyncio.wait_for(asked, seconds)
+        async with asyncio.timeout(seconds):
+            return await asked
     except TimeoutError as error:
         raise NotConnected(f"cluster {cluster} did not answer within {seconds:g} s") from error
 

@@ -124,7 +124,8 @@ async def _send(source: Link, destination: Link, queue: MessageQueue, record: Re
     sender = destination.connector.sender(queue.broker_name)
     await in_time(sender.connect(), destination.cluster.name, CALL_SECONDS_MAX)
     try:
-        outcome = await asyncio.wait_for(sender.append(queue, batch, _ByHand(), SEND_SECONDS_MAX), SEND_SECONDS_MAX * 2)
+        async with asyncio.timeout(SEND_SECONDS_MAX * 2):
+            outcome = await sender.append(queue, batch, _ByHand(), SEND_SECONDS_MAX)
     except TimeoutError:
         return "unknown", "no answer: it may have been stored"
     if isinstance(outcome, Stored):

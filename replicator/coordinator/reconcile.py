@@ -155,7 +155,8 @@ class Reconciler:
     async def _guarded(self, flow: Flow, world: _World) -> None:
         """Never raises but for a cancel: what went wrong is shown with the flow."""
         try:
-            await asyncio.wait_for(self._reconcile(flow, world), FLOW_SECONDS_MAX)
+            async with asyncio.timeout(FLOW_SECONDS_MAX):
+                await self._reconcile(flow, world)
             if self.troubles.clear(_key(flow), WHOLE_FLOW) is not None:
                 await self._tell(flow, "recovered", f"{flow.source} to {flow.destination} is within reach again")
         except StoreUnavailable as error:

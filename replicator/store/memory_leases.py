@@ -23,7 +23,8 @@ class MemoryWatch:
 
     async def changed(self, timeout_seconds: float) -> None:
         try:
-            await asyncio.wait_for(self.event.wait(), timeout_seconds)
+            async with asyncio.timeout(timeout_seconds):
+                await self.event.wait()
         except TimeoutError:
             return
         finally:

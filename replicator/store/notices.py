@@ -22,7 +22,8 @@ class NoticeWatch:
     async def changed(self, timeout_seconds: float) -> None:
         await self._notices.listen()
         try:
-            await asyncio.wait_for(self.event.wait(), timeout_seconds)
+            async with asyncio.timeout(timeout_seconds):
+                await self.event.wait()
         except TimeoutError:
             return
         finally:

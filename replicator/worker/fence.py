@@ -43,7 +43,8 @@ class Permit:
         """Waits for the next renewal or loss, at most ``timeout_seconds``."""
         self._changed.clear()
         try:
-            await asyncio.wait_for(self._changed.wait(), timeout_seconds)
+            async with asyncio.timeout(timeout_seconds):
+                await self._changed.wait()
         except TimeoutError:
             return
 

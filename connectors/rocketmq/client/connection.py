@@ -97,10 +97,10 @@ class Connection(asyncio.BufferedProtocol):
             connection.credentials = security.credentials()
             connection._is_tls = context is not None
             name = (security.server_name or host) if context is not None else None
-            await asyncio.wait_for(
-                connection._loop.create_connection(lambda: connection, host.strip("[]"), int(port), ssl=context, server_hostname=name),
-                CONNECT_TIMEOUT_SECONDS,
-            )
+            async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
+                await connection._loop.create_connection(
+                    lambda: connection, host.strip("[]"), int(port), ssl=context, server_hostname=name
+                )
         except (OSError, ValueError, TimeoutError) as error:
             connection.close()
             raise not_connected(address, f"cannot connect: {error or 'no answer in time'}", error) from error

@@ -70,7 +70,8 @@ class ProgressLoop:
             while not stop.is_set():
                 await self._turn()
                 try:
-                    await asyncio.wait_for(stop.wait(), TURN_SECONDS)
+                    async with asyncio.timeout(TURN_SECONDS):
+                        await stop.wait()
                 except TimeoutError:
                     continue
         finally:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from connectors.memory import factory
 from replicator.core.connector import ConnectorContext
 from replicator.core.record import MessageQueue
 from replicator.worker.clock import boot_seconds
-from replicator.worker.fence import SourceFence
+from replicator.worker.fence import Permit, SourceFence
 from replicator.worker.limits import LEASE_SECONDS
 
 QUEUE = MessageQueue("orders", "a-0", 0)
@@ -55,3 +57,22 @@ async def test_without_any_lease_only_the_master_counts(asked):
     fence = SourceFence(asked, "g", "me")
     await fence.take(QUEUE, "", was_released=True)
     assert asked.asked == [False]
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_cancel_that_comes_together_with_a_renewal_is_not_lost(turns):
+    """``turns`` of the event loop lie between the two."""
+    permit = Permit()
+
+    async def follow():
+        while True:
+            await permit.changed(60.0)
+
+    following = asyncio.create_task(follow())
+    await asyncio.sleep(0)
+    permit.renew(boot_seconds())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    following.cancel()
+    await asyncio.wait([following], timeout=5.0)
+    assert following.cancelled()
