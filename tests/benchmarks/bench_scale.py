@@ -15,6 +15,7 @@ import threading
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from deploy.local import LocalCluster, start_clusters, stop_clusters
@@ -58,11 +59,11 @@ class Producer:
     stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
-        """As many into each queue with each call, which begins with the first queue every time."""
+        """As many into each queue with each call, in one batch: single sends at this rate keep a machine of two cores busy alone."""
         began, tick = time.monotonic(), self.queues * max(1, round(self.rate * TICK_SECONDS / self.queues))
         while not self.stop.is_set():
             self.witness.call(
-                "bulk", name_servers=self.name_servers, topic=TOPIC, count=tick, batch_size=1, body_bytes=128, prefix="s",
+                "bulk", name_servers=self.name_servers, topic=TOPIC, count=tick, batch_size=tick // self.queues, body_bytes=128, prefix="s",
                 first=self.count, with_keys=True,
             )  # fmt: skip
             self.count += tick
@@ -102,7 +103,11 @@ class Bench:
         time.sleep(CALM_SECONDS)
         moved = {queue for queue, holder in before.items() if after[queue] != holder}
         self.changes.append(Change(kind, began, ended, moved))
-        print(f"{kind}: {len(moved)} of {len(before)} queues moved, seen {ended - began:.1f} s after it began", flush=True)
+        up = f", {ended - self._up_at():.1f} s after it was up" if kind == "join" else ""
+        print(f"{kind}: {len(moved)} of {len(before)} queues moved, seen {ended - began:.1f} s after it began{up}", flush=True)
+
+    def _up_at(self) -> float:
+        return datetime.fromisoformat(self.workers[-1].started()["timestamp"]).timestamp()
 
 
 async def read_logs(cluster: LocalCluster, *, stamped: bool) -> dict[int, Log]:
