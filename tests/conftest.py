@@ -12,7 +12,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from replicator.store import schema
+from replicator.store import migrating
 from replicator.store.embedded import EmbeddedPostgres
 
 TEMPLATE = "replicator_template"
@@ -48,7 +48,7 @@ async def postgres_server(tmp_path_factory) -> AsyncIterator[EmbeddedPostgres]:
     async with EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), durable=False) as server:
         async with administration(server.url) as connection:
             await connection.execute(text(f"CREATE DATABASE {TEMPLATE}"))
-        await schema.upgrade(with_database(server.url, TEMPLATE))
+        await migrating.upgrade(with_database(server.url, TEMPLATE))
         yield server
 
 

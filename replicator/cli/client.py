@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 import ssl
-from typing import Any
-
-import httpx
+from typing import TYPE_CHECKING, Any
 
 from replicator.cli.options import is_loopback, token_of_environment
 from replicator.core.errors import InvalidInput, Missing, ReplicatorError, Unsafe
 from replicator.observe.outcome import INVALID, MISSING, UNSAFE
+
+if TYPE_CHECKING:
+    import httpx  # When a command runs that asks: it takes as long to load as all the rest.
 
 DEFAULT_URL = "http://127.0.0.1:8420"
 PREFIX = "/api/v1"
@@ -37,6 +38,8 @@ class Client:
     def __init__(self, url: str | None = None, token: str | None = None, transport: httpx.BaseTransport | None = None) -> None:
         self.url = (url or os.environ.get("REPLICATOR_URL") or DEFAULT_URL).rstrip("/")
         token = token or token_of_environment()
+        import httpx
+
         try:
             address = httpx.URL(self.url)
             if address.scheme not in ("http", "https") or not address.host:
@@ -68,6 +71,8 @@ class Client:
         return self._ask("DELETE", path, params=query)
 
     def _ask(self, method: str, path: str, **arguments: Any) -> Any:
+        import httpx
+
         try:
             answer = self._http.request(method, path, **arguments)
         except httpx.TransportError as error:

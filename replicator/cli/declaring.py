@@ -7,16 +7,18 @@ import os
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from replicator import config
 from replicator.cli import files, local
 from replicator.cli.client import Client, named
 from replicator.cli.output import Format, Output, show
 from replicator.cli.running import Files, Lost, MoreFiles
 from replicator.core.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from replicator.config import Declarations
 
 
 class Kind(StrEnum):
@@ -38,7 +40,7 @@ def _wanted(file: list[Path] | None, more: list[Path] | None) -> list[Path]:
     return found
 
 
-def _load(paths: Sequence[Path], client: Client | None) -> config.Declarations:
+def _load(paths: Sequence[Path], client: Client | None) -> Declarations:
     """What is wrong with the files by themselves is told before the coordinator is asked for the clusters it knows."""
     files.load(paths, None)
     known = [str(row["name"]) for row in client.get("/clusters")] if client is not None else []
@@ -117,6 +119,8 @@ def schema(
 
         print(json.dumps(describe(), indent=2, ensure_ascii=False))
         return
+    from replicator import config
+
     print(json.dumps(config.json_schema(), indent=2, ensure_ascii=False))
 
 

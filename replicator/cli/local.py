@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from replicator.cli.options import new_instance
-from replicator.config import Declarations
 from replicator.core.errors import ReplicatorError
+
+if TYPE_CHECKING:
+    from replicator.config import Declarations
 
 
 def check(loaded: Declarations) -> dict[str, Any]:

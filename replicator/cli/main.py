@@ -10,7 +10,7 @@ import typer
 
 from replicator.cli import declaring, failover, groups, later, offsets, operating, rebuild, running, tokens
 from replicator.core.errors import ReplicatorError
-from replicator.observe.logging import without_passwords
+from replicator.observe.hiding import without_passwords
 from replicator.observe.outcome import FAILED, exit_code
 
 _debug = False

@@ -9,9 +9,12 @@ import secrets
 import socket
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from replicator.coordinator.api.tls import Certificate, TlsFiles
 from replicator.core.errors import InvalidInput, Unsafe
+
+if TYPE_CHECKING:
+    from replicator.coordinator.api.tls import TlsFiles
 
 INSTANCE_HOST_LENGTH_MAX = 24
 PORT_MAX = 65535
@@ -74,6 +77,8 @@ def tls_files(cert: Path | None, key: Path | None) -> TlsFiles | None:
         return None
     if cert is None or key is None:
         raise InvalidInput("a certificate and its key belong together", hint="give --tls-cert and --tls-key")
+    from replicator.coordinator.api.tls import Certificate, TlsFiles
+
     files = TlsFiles(cert, key)
     Certificate(files)
     return files

@@ -11,8 +11,8 @@ import typer
 from replicator.cli.client import Client, named
 from replicator.cli.options import database_url
 from replicator.cli.output import Format, Output, show
-from replicator.coordinator.access import DAYS_MAX, Role
 from replicator.core.errors import InvalidInput
+from replicator.core.roles import DAYS_MAX, Role
 
 ExpiresInDays = Annotated[int | None, typer.Option("--expires-days", min=1, max=DAYS_MAX, help="Left out: it does not expire.")]
 

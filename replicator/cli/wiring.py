@@ -21,7 +21,7 @@ from replicator.coordinator.api.context import Readiness
 from replicator.coordinator.service import Coordinator
 from replicator.core.errors import NotConnected
 from replicator.registry import connect
-from replicator.store import schema
+from replicator.store import migrating
 from replicator.store.embedded import EmbeddedPostgres, PostgresFailed
 from replicator.store.port import StoreUnavailable
 from replicator.store.postgres import PostgresStore
@@ -81,7 +81,7 @@ class _Process:
             log.info("starting Postgres", data_dir=str(self._options.data_dir))
             self._postgres = await stack.enter_async_context(EmbeddedPostgres(self._options.data_dir))
             url = self._postgres.url
-        await schema.upgrade(url)
+        await migrating.upgrade(url)
         store = PostgresStore(url)
         stack.push_async_callback(store.close)
         await store.open()
@@ -156,7 +156,7 @@ class _Process:
 async def upgrade_database(url: str, data_dir: Path) -> None:
     """``db upgrade``: of the database named, else of the embedded one in ``data_dir``."""
     if url:
-        await schema.upgrade(url)
+        await migrating.upgrade(url)
         return
     async with EmbeddedPostgres(data_dir) as postgres:
-        await schema.upgrade(postgres.url)
+        await migrating.upgrade(postgres.url)

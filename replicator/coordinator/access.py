@@ -14,10 +14,10 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 
 import structlog
 
+from replicator.core.roles import Role
 from replicator.store.access_rows import ApiChange
 from replicator.store.port import Conflict, Store, StoreUnavailable
 
@@ -29,19 +29,6 @@ TOKEN_RANDOM_BYTES = 32
 TOKENS_FRESH_SECONDS = 2.0
 """So long a revoked token may still work, and a new one not yet, at another coordinator than the one that was told."""
 USED_NOTED_SECONDS = 3600.0
-DAYS_MAX = 3650
-
-
-class Role(StrEnum):
-    """Each may do what the ones before it may."""
-
-    READ = "read"
-    OPERATE = "operate"
-    ADMIN = "admin"
-
-    def allows(self, wanted: Role) -> bool:
-        order = list(Role)
-        return order.index(self) >= order.index(wanted)
 
 
 @dataclass(frozen=True, slots=True)

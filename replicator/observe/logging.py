@@ -12,14 +12,13 @@ from typing import Any, TextIO
 import structlog
 
 from replicator.core.errors import InvalidInput
+from replicator.observe.hiding import HIDDEN, without_passwords
 
 FORMATS = ("console", "json")
 LEVELS = ("debug", "info", "warning", "error")
-HIDDEN = "***"
 DEPTH_MAX = 6
 
 _SECRET_KEY = re.compile(r"secret|password|passwd|token|access_?key|authorization|credential", re.IGNORECASE)
-_SECRET_IN_URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://[^\s:/@]*):[^\s/@]+@", re.IGNORECASE)
 _CHATTY = ("httpx", "httpcore", "asyncio", "sqlalchemy", "alembic", "uvicorn")
 
 
@@ -43,11 +42,6 @@ def _redacted(key: str, value: Any, depth: int) -> Any:
 
 def _cleaned(value: Any) -> Any:
     return without_passwords(value) if isinstance(value, str) else value
-
-
-def without_passwords(text: str) -> str:
-    """Hides the passwords of the addresses in ``text``."""
-    return _SECRET_IN_URL.sub(rf"\g<scheme>:{HIDDEN}@", text)
 
 
 def configure(format_name: str | None = None, level: str | None = None, stream: TextIO | None = None) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from replicator.store import schema
+from replicator.store import migrating, schema
 from tests.tidy.test_tree import ROOT
 
 pytestmark = [pytest.mark.postgres, pytest.mark.long]
@@ -51,7 +51,7 @@ async def test_an_upgrade_leaves_the_schema_of_a_later_release_alone(postgres_ur
     engine = create_async_engine(postgres_url, poolclass=NullPool)
     async with engine.begin() as connection:
         await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    await schema.upgrade(postgres_url)
+    await migrating.upgrade(postgres_url)
     async with engine.begin() as connection:
         assert (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar_one() == "9999"
         await schema.check(connection)

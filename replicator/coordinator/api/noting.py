@@ -19,7 +19,7 @@ from starlette.types import Scope
 
 from replicator.coordinator.access import Caller
 from replicator.coordinator.api.context import PREFIX
-from replicator.observe.logging import without_passwords
+from replicator.observe.hiding import without_passwords
 from replicator.store.access_rows import ApiChange
 from replicator.store.port import Store, StoreUnavailable
 

@@ -15,8 +15,9 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from replicator.coordinator.access import Caller, Role
+from replicator.coordinator.access import Caller
 from replicator.coordinator.api.noting import Note
+from replicator.core.roles import Role
 
 _bearer = HTTPBearer(auto_error=False, scheme_name="token", description="Of `replicator tokens create`, or REPLICATOR_TOKEN.")
 _roles: dict[Any, Role] = {}

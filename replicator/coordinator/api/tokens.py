@@ -8,12 +8,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import Field
 
-from replicator.coordinator.access import DAYS_MAX, Role, create_token
+from replicator.coordinator.access import create_token
 from replicator.coordinator.api.answers import ChangeObject, TokenMade, TokenObject, TokenRevoked, answer
 from replicator.coordinator.api.context import Given
 from replicator.coordinator.api.fields import LISTED_MAX, OFFSET_MAX, Body, Text
 from replicator.coordinator.api.roles import ADMIN, READ
 from replicator.core.errors import Missing
+from replicator.core.roles import DAYS_MAX, Role
 from replicator.store.access_rows import ApiToken
 
 router = APIRouter(tags=["access"])

@@ -2,8 +2,9 @@
 
 import asyncio
 
-from replicator.coordinator.access import Role, create_token
+from replicator.coordinator.access import create_token
 from replicator.coordinator.api.limits import Limits, Rate
+from replicator.core.roles import Role
 from tests.unit.api.conftest import Api
 
 PAUSE = "/api/v1/tasks/orders/pause"

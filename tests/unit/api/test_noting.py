@@ -2,8 +2,9 @@
 
 import pytest
 
-from replicator.coordinator.access import Role, create_token
+from replicator.coordinator.access import create_token
 from replicator.core.errors import Missing
+from replicator.core.roles import Role
 
 PAUSE = "/api/v1/tasks/orders/pause"
 SECRET = "hunter2-hunter2"

@@ -4,10 +4,11 @@ import pytest
 from fastapi import APIRouter
 
 from replicator.coordinator import access
-from replicator.coordinator.access import ENVIRONMENT, LOCAL, Callers, Role, create_token, hash_of
+from replicator.coordinator.access import ENVIRONMENT, LOCAL, Callers, create_token, hash_of
 from replicator.coordinator.api.app import api_routes, describe
 from replicator.coordinator.api.guard import OPEN_PATHS
 from replicator.coordinator.api.roles import ADMIN, READ, role_of, without_role
+from replicator.core.roles import Role
 from replicator.store.memory import MemoryStore
 from replicator.store.port import Conflict, StoreUnavailable
 

@@ -8,7 +8,6 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from replicator.cli import client as client_module
 from replicator.cli import files, operating
 from replicator.cli.main import app
 from replicator.core.errors import InvalidInput, Unsafe
@@ -59,7 +58,7 @@ def coordinator(monkeypatch) -> Coordinator:
     def with_transport(**arguments):
         return real(**{**arguments, "transport": httpx.MockTransport(made)})
 
-    monkeypatch.setattr(client_module.httpx, "Client", with_transport)
+    monkeypatch.setattr(httpx, "Client", with_transport)
     return made
 
 

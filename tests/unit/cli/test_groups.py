@@ -6,7 +6,6 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from replicator.cli import client as client_module
 from replicator.cli import groups
 from replicator.cli.main import app
 from replicator.core.errors import InvalidInput, ReplicatorError, Unsafe
@@ -40,7 +39,7 @@ def coordinator(monkeypatch):
     made = Coordinator()
     real = httpx.Client
     monkeypatch.setattr(
-        client_module.httpx, "Client", lambda **arguments: real(**{**arguments, "transport": httpx.MockTransport(made)})
+        httpx, "Client", lambda **arguments: real(**{**arguments, "transport": httpx.MockTransport(made)})
     )
     monkeypatch.setattr(groups, "is_terminal", lambda: False)
     return made

@@ -5,13 +5,15 @@ import time
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from replicator.core.offset_map import Epoch
-from replicator.store import schema
+from replicator.store import migrating, schema
 from replicator.store.embedded import EmbeddedPostgres
 from replicator.store.port import ClusterRow, Conflict, StoreUnavailable
 from replicator.store.postgres import PostgresStore
@@ -49,10 +51,10 @@ async def test_the_tables_are_those_of_the_migrations(postgres_url):
 
 async def test_down_to_nothing_and_up_again_twice_at_once(postgres_url):
     await open_store(postgres_url)
-    await schema.downgrade(postgres_url, "base")
+    await migrating.downgrade(postgres_url, "base")
     with pytest.raises(schema.SchemaTooOld, match=f"schema none, this release needs {schema.head()}"):
         await open_store(postgres_url)
-    await asyncio.gather(schema.upgrade(postgres_url), schema.upgrade(postgres_url))
+    await asyncio.gather(migrating.upgrade(postgres_url), migrating.upgrade(postgres_url))
     await open_store(postgres_url)
 
 
@@ -67,15 +69,15 @@ async def test_a_newer_schema_is_refused_unless_it_only_expanded(postgres_url):
 async def test_an_emptied_database_has_another_identity(postgres_url):
     store = PostgresStore(postgres_url)
     before = await store.identity()
-    await schema.downgrade(postgres_url, "base")
-    await schema.upgrade(postgres_url)
+    await migrating.downgrade(postgres_url, "base")
+    await migrating.upgrade(postgres_url)
     assert await store.identity() != before
     await store.close()
 
 
 async def test_an_outage_is_one_error_and_passes(tmp_path):
     async with EmbeddedPostgres(tmp_path / "data", durable=False) as postgres:
-        await schema.upgrade(postgres.url)
+        await migrating.upgrade(postgres.url)
         store = PostgresStore(postgres.url)
         await store.open()
         await store.put_cluster(ClusterRow("a", "memory", "", {}))
@@ -131,7 +133,7 @@ async def test_a_statement_that_breaks_a_rule_of_ours_is_not_taken_for_an_outage
 
 
 async def test_epochs_begun_before_they_were_kept_get_a_divergence_offset(postgres_url):
-    await schema.downgrade(postgres_url, "0002")
+    await migrating.downgrade(postgres_url, "0002")
     await execute(
         postgres_url,
         """INSERT INTO queue_maps (map_id, cluster_a, topic_a, cluster_b, topic_b) VALUES (1, 'a', 't', 'b', 't')""",
@@ -145,7 +147,7 @@ async def test_epochs_begun_before_they_were_kept_get_a_divergence_offset(postgr
         """INSERT INTO runs VALUES (1, 1, 0, 0, 20), (1, 2, 18, 20, 5), (1, 3, 40, 25, 10), (3, 1, 0, 30, 90)""",
         """INSERT INTO holes VALUES (1, 2, 12, 6, 'history'), (3, 1, 90, 1, 'loop')""",
     )
-    await schema.upgrade(postgres_url)
+    await migrating.upgrade(postgres_url)
     store = PostgresStore(postgres_url)
     await store.open()
     assert [list(await store.epochs(n)) for n in (1, 2, 3)] == [
@@ -153,3 +155,10 @@ async def test_epochs_begun_before_they_were_kept_get_a_divergence_offset(postgr
     ]
     assert {(one.version, one.rewritten) for one in (await store.map_versions([1, 2, 3])).values()} == {(0, 0)}
     await store.close()
+
+
+def test_the_last_file_is_the_head_that_alembic_finds():
+    """And there is one line of revisions only."""
+    config = Config()
+    config.set_main_option("script_location", str(schema.migrations()))
+    assert ScriptDirectory.from_config(config).get_heads() == [schema.head()]
