@@ -14,9 +14,9 @@ FAKE_KINDS = ["memory", "fake", "namespaced"] if HAS_ROCKETMQ else ["memory"]
 KINDS = [*FAKE_KINDS, pytest.param("rocketmq", marks=pytest.mark.rocketmq)] if HAS_ROCKETMQ else FAKE_KINDS
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def real_name_server():
-    """Of one RocketMQ cluster for the whole session."""
+    """Of one RocketMQ cluster."""
     cluster = LocalCluster("conformance")
     start_clusters(cluster)
     try:

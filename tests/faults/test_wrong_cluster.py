@@ -9,10 +9,10 @@ import time
 import pytest
 
 from tests.acceptance.command import refused, run_command
-from tests.acceptance.conftest import SMALL_MESSAGE_BYTES_MAX
 from tests.acceptance.process import TWO_WAY, cluster_yaml, free_port, task_yaml
 from tests.acceptance.truth import assert_copied_exactly
 from tests.fakes.broker import FakeCluster
+from tests.faults.conftest import SMALL_MESSAGE_BYTES_MAX
 
 pytestmark = [pytest.mark.rocketmq, pytest.mark.timeout(180)]
 MARK_TOPIC_PREFIX = "replicator-id-"
