@@ -66,6 +66,8 @@ class Flows:
             for result in await asyncio.gather(*opening, return_exceptions=True):
                 if isinstance(result, ReplicatorError):
                     log.info("not within reach yet", error=str(result))
+                elif isinstance(result, Exception):
+                    log.error("opening failed", error=repr(result))
 
     async def of(self, assignment: Assignment) -> FlowContext:
         """The assignment's flow, with both clusters connected. Raises ``ReplicatorError`` where it cannot be opened now."""

@@ -19,6 +19,7 @@ from replicator.store.port import Assignment, Store, StoreUnavailable
 from replicator.store.sharing_port import Released
 from replicator.worker.clock import boot_seconds
 from replicator.worker.copier import Copier
+from replicator.worker.flow import FlowContext
 from replicator.worker.flows import Flows
 from replicator.worker.journal import Journal
 from replicator.worker.limits import (
@@ -253,28 +254,36 @@ class Worker:
 
     async def _start(self, assignment: Assignment) -> None:
         """Opens what the assignment needs, for as long as it takes, then runs its copier to its end."""
-        assignment_id, shown, backoff = assignment.assignment_id, "", BACKOFF_FIRST_SECONDS
+        assignment_id = assignment.assignment_id
+        while assignment_id in self._departing:  # Its release came round before we heard that it was done.
+            try:
+                await self._depart()
+            except StoreUnavailable:
+                await asyncio.sleep(LEASE_RENEW_SECONDS)
+        if assignment_id not in self._running:
+            copier = Copier(assignment, await self._open(assignment), self._store, self._save_one, self._vouching.exact)
+            task = asyncio.create_task(self._run_copier(copier), name=str(copier))
+            self._running[assignment_id] = Running(copier, task, copied_when_rated=copier.journal.checkpoint.copied_total)
+        self._taken.pop(assignment_id)
+
+    async def _open(self, assignment: Assignment) -> FlowContext:
+        """What it cannot open is shown with the assignment, and tried again."""
+        shown, backoff = "", BACKOFF_FIRST_SECONDS
         while True:
             try:
-                if assignment_id in self._departing:
-                    await self._depart()  # Its release came round before we heard that it was done.
-                if assignment_id in self._running:
-                    self._taken.pop(assignment_id)
-                    return
-                flow = await self._flows.of(assignment)
-                break
+                return await self._flows.of(assignment)
+            except NotConnected as error:
+                state, text, wait = "unreachable", str(error), backoff
             except ReplicatorError as error:
-                if str(error) != shown:
-                    log.warning("cannot start", assignment=f"{assignment.source}: {assignment.source_queue}", error=str(error))
-                shown = str(error)
-                is_away = isinstance(error, (NotConnected, StoreUnavailable))
-                await self._show_unopened(assignment, "unreachable" if is_away else "blocked", shown)
-                await asyncio.sleep(backoff if is_away else BLOCKED_RETRY_SECONDS)
-                backoff = min(backoff * 2, BACKOFF_SECONDS_MAX)
-        copier = Copier(assignment, flow, self._store, self._save_one, self._vouching.exact)
-        task = asyncio.create_task(self._run_copier(copier), name=str(copier))
-        self._taken.pop(assignment_id)
-        self._running[assignment_id] = Running(copier, task, copied_when_rated=copier.journal.checkpoint.copied_total)
+                state, text, wait = "blocked", str(error), BLOCKED_RETRY_SECONDS
+            except Exception as error:  # A bug of ours.
+                log.exception("opening failed", assignment=f"{assignment.source}: {assignment.source_queue}")
+                state, text, wait = "failed", f"{type(error).__name__}: {error}", FAILED_RETRY_SECONDS
+            if text != shown:
+                log.warning("cannot start", assignment=f"{assignment.source}: {assignment.source_queue}", error=text)
+            await self._show_unopened(assignment, state, text)
+            await asyncio.sleep(wait)
+            shown, backoff = text, min(backoff * 2, BACKOFF_SECONDS_MAX)
 
     async def _show_unopened(self, assignment: Assignment, state: str, error: str) -> None:
         """Why an assignment cannot even begin. Its lease stays: who is to try is the coordinator's choice."""

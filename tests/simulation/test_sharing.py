@@ -10,6 +10,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from replicator.coordinator.sharing import Sharer
+from replicator.core.connector import Connector
+from replicator.core.task import Cluster
+from replicator.worker.supervisor import FAILED_RETRY_SECONDS
 from tests.simulation.loop import VirtualLoop, run
 from tests.simulation.world import World
 
@@ -125,6 +128,28 @@ async def out_of_reach(world: World) -> None:
     await world.check()
 
 
+async def broken(world: World) -> None:
+    """A connector with a bug: shown as such, and tried again."""
+    await world.declare()
+    shared = Shared(world)
+    world.produce(FEW)
+    process = world.start_process()
+    really, mended_at = process.worker._flows._connect, world.loop.time() + 20.0
+
+    def connect(cluster: Cluster) -> Connector:
+        if world.loop.time() < mended_at:
+            raise RuntimeError("a bug")
+        return really(cluster)
+
+    process.worker._flows._connect = connect
+    await asyncio.sleep(15.0)
+    assert {(one.state, one.error) for one in await world.store.assignments()} == {("failed", "RuntimeError: a bug")}
+    await shared.until_shared(FAILED_RETRY_SECONDS)
+    await world.until_caught_up()
+    await shared.end()
+    await world.check()
+
+
 async def _change(world: World) -> None:
     kind = world.random.randrange(6)
     if kind == 0 and len(world.processes) < 5:
@@ -165,7 +190,7 @@ async def rough(world: World) -> None:
     await world.check()
 
 
-@pytest.mark.parametrize("scenario", [calm, out_of_reach, rough])
+@pytest.mark.parametrize("scenario", [calm, out_of_reach, broken, rough])
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_workers_share(seed: int, scenario: Callable[[World], Awaitable[None]]) -> None:
     loop = VirtualLoop()
