@@ -9,43 +9,32 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
-from replicator.core.connector import AppendOutcome, NotStored, QueueReader, Stored, Unknown
+from replicator.core.connector import QueueReader
 from replicator.core.errors import Fenced, HistoryChanged, NotConnected, Refused, ReplicatorError, Throttled
-from replicator.core.record import AppendBatch, RecordBatch
-from replicator.core.retry import takes_one_at_a_time
+from replicator.core.record import RecordBatch
 from replicator.core.stamping import Decided, Stamper
 from replicator.store.port import Assignment, Progress, Store, StoreUnavailable
+from replicator.worker.appending import Appender
 from replicator.worker.fence import Permit
 from replicator.worker.flow import FlowContext
 from replicator.worker.journal import Journal
 from replicator.worker.limits import (
-    APPEND_BYTES_TARGET,
-    APPEND_RECORDS_MAX,
-    APPEND_TIMEOUT_SECONDS,
     BACKOFF_FIRST_SECONDS,
     BACKOFF_SECONDS_MAX,
     BEYOND_COPIES_MAX,
     BLOCKED_RETRY_SECONDS,
     FENCE_VALID_SECONDS,
     FIGURES_FRESH_SECONDS,
-    LATE_ANSWER_SECONDS,
-    LATENCY_SAMPLES_MAX,
-    PARKED_IN_ROW_MAX,
     PROOF_AGE_SECONDS_MAX,
 )
 from replicator.worker.recovery import CopyFinder, last_true_run, verify_examined, verify_source
 from replicator.worker.replaying import RecordedCopies
 
 HISTORY_HINT = "look at the source, then: replicator resume TASK --accept-loss, or --from-offset O"
-
-
-class DestinationChanged(NotConnected):
-    """The destination may not hold what it confirmed: verify before the next append."""
 
 
 class Copier:
@@ -69,13 +58,10 @@ class Copier:
         self.lag_messages: int | None = None
         self.lag_seconds: float | None = None
         self.read_at = 0.0
-        self.latencies_ms: deque[float] = deque(maxlen=LATENCY_SAMPLES_MAX)
-        self.clean = assignment.clean
+        self.appender = Appender(str(self), assignment, flow, self.journal)
         self._store = store
         self._save = save
         self._exact_senders = exact_senders
-        self._sender = flow.destination.sender(assignment.destination_queue.broker_name)
-        self._verified_sender = ""
         self._proven_at = float("-inf")
         self._permit: Permit | None = None
         self._stamper: Stamper | None = None
@@ -83,10 +69,6 @@ class Copier:
         self._stopping = False
         self._interruptible = False
         self._task: asyncio.Task[None] | None = None
-        self._parked_in_row = 0
-        self._append_bytes_max = min(APPEND_BYTES_TARGET, flow.append_bytes_max)
-        self._one_at_a_time = takes_one_at_a_time(assignment.destination_queue.topic)
-        self._append_records_max = 1 if self._one_at_a_time else min(APPEND_RECORDS_MAX, flow.append_records_max)
 
     def __str__(self) -> str:
         return f"{self.assignment.source}: {self.assignment.source_queue} -> {self.assignment.destination}"
@@ -95,21 +77,24 @@ class Copier:
     def stopping(self) -> bool:
         return self._stopping
 
+    @property
+    def clean(self) -> bool:
+        """Nothing of ours can be under way."""
+        return self.appender.clean
+
     async def abandon(self) -> tuple[str, ...]:
         """Ends in doubt: resets the connection that may carry an append of ours. Returns the senders a next holder has to outlive."""
-        identity = self._sender.identity
-        await self._sender.reset(identity)
-        return tuple(filter(None, (identity, *self.journal.senders)))
+        return tuple(filter(None, (await self.appender.abandon(), *self.journal.senders)))
 
     def stop(self) -> None:
         """Asks for a clean end: an append under way is waited for, everything else is given up at once."""
-        self._stopping = True
-        if self._interruptible and self._task is not None:
+        self._stopping = self.appender.stopping = True
+        if self._interruptible and not self.appender.is_sending and self._task is not None:
             self._task.cancel()
 
     def set_flow(self, flow: FlowContext) -> None:
         """The task was edited: rules apply from the next batch on."""
-        self.flow = flow
+        self.flow = self.appender.flow = flow
         if self._stamper is not None:
             self._stamper = flow.make_stamper(self.assignment, self.journal.checkpoint.epoch, self._stamper.provenance.seen)
 
@@ -185,7 +170,7 @@ class Copier:
     async def _take_right(self) -> None:
         """Becomes the only writer. Where the former holder did not let go cleanly, its right must have run out first."""
         if self._permit is not None:
-            self.clean = False  # Whoever took the lock from us may have written.
+            self.appender.clean = False  # Whoever took the lock from us may have written.
         self._permit = await self.flow.fence.take(self.assignment.source_queue, self.assignment.holder, was_released=self.clean)
         if not self.clean:
             await asyncio.sleep(FENCE_VALID_SECONDS)
@@ -199,8 +184,7 @@ class Copier:
             self.flow.counts.doubts_total += 1
             senders = await self._exact_senders(self.assignment.assignment_id, journal.senders)
             await self.flow.settler(self.assignment.destination_queue.broker_name).settle(senders, self._permit)
-        # Before anything is verified: from here on an append goes out on this connection or not at all.
-        sender = await self._sender.connect()
+        sender = await self.appender.connect()  # Before anything is verified.
         source, put = self.flow.place_of_source(self.assignment), self.flow.place_of_destination(self.assignment)
         finder = CopyFinder(self.flow.destination, put, source, checkpoint.epoch)
         lowest_kept = (await self.flow.destination.offset_range(put.queue)).min_offset
@@ -212,8 +196,7 @@ class Copier:
         journal.scanned(end)
         journal.has_checkpoint = True
         journal.senders = ()
-        self.clean = True
-        self._verified_sender = sender
+        self.appender.verified(sender)
         await self._verify_source()
         if journal.is_from_log and self._stamper is None:
             await self._rewind(examined_before)
@@ -322,7 +305,6 @@ class Copier:
             await reader.close()
 
     async def _copy_one(self, reader: QueueReader) -> None:
-        self._interruptible = True
         batch = await reader.read()
         try:
             assert self._stamper is not None
@@ -342,7 +324,8 @@ class Copier:
             elif self.journal.beyond:
                 self._leave_out_confirmed(decided)
             if len(decided):
-                await self._append_all(decided)
+                assert self._permit is not None
+                await self.appender.append_all(decided, self._permit)
             self.journal.end_batch(decided.examined_through, identity, self._stamper.provenance.seen, decided.holes)
             self._observe(batch.max_offset - decided.examined_through, batch.store_timestamps_ms[-1] if len(batch) else None)
         finally:
@@ -375,142 +358,6 @@ class Copier:
         if len(keep) != len(decided.offsets):
             decided.select(keep)
 
-    async def _append_all(self, decided: Decided) -> None:
-        """In order, in as few appends as limits and encodings allow."""
-        begin, count = 0, len(decided)
-        while begin < count:
-            end = self._end_of_append(decided, begin)
-            await self._append_range(decided, begin, end)
-            begin = end
-
-    def _end_of_append(self, decided: Decided, begin: int) -> int:
-        """Exclusive end of the longest stretch from ``begin`` that one append can carry; at least one record."""
-        count = min(len(decided), begin + self._append_records_max)
-        encoding = decided.encodings[begin]
-        overhead = self.flow.record_overhead_bytes + len(self.assignment.destination_queue.topic)
-        size, end = 0, begin
-        bodies, properties, encodings = decided.bodies, decided.properties, decided.encodings
-        if begin == 0 and count == len(decided) and encodings.count(encoding) == count:
-            total = sum(map(len, bodies)) + sum(map(len, properties)) + overhead * count
-            if total <= self._append_bytes_max and max(map(len, properties)) <= self.flow.properties_bytes_max:
-                return count
-        while end < count and encodings[end] == encoding:
-            size += len(bodies[end]) + len(properties[end]) + overhead
-            too_long = len(properties[end]) > self.flow.properties_bytes_max
-            if end > begin and (size > self._append_bytes_max or too_long):
-                break
-            end += 1
-            if too_long:
-                break
-        return end
-
-    async def _append_range(self, decided: Decided, begin: int, end: int) -> None:
-        """Appends ``[begin, end)`` and notes it. A refusal of one record is bisected to it and parked."""
-        if end - begin == 1 and len(decided.properties[begin]) > self.flow.properties_bytes_max:
-            await self._park(decided, begin, f"properties of {len(decided.properties[begin])} bytes with the stamp exceed the limit "
-                                             f"of {self.flow.properties_bytes_max}")
-            return
-        batch = AppendBatch(
-            decided.bodies[begin:end], decided.properties[begin:end], decided.flags[begin:end], decided.encodings[begin],
-            decided.born_timestamps_ms[begin],
-            decided.reconsume_times[begin] if self._one_at_a_time and decided.reconsume_times else 0,
-        )
-        refusal = await self._append(batch, decided, begin, end)
-        if refusal is None:
-            self._parked_in_row = 0
-            return
-        if end - begin == 1:
-            await self._park(decided, begin, refusal)
-            return
-        middle = (begin + end) // 2
-        await self._append_range(decided, begin, middle)
-        await self._append_range(decided, middle, end)
-
-    async def _park(self, decided: Decided, index: int, reason: str) -> None:
-        offset = decided.offsets[index]
-        self._parked_in_row += 1
-        if self.flow.task.on_refused == "stop" or self._parked_in_row > PARKED_IN_ROW_MAX:
-            raise Refused(
-                f"{self}: {put_text(self.assignment)} refuses the copy of source offset {offset}: {reason}",
-                hint="set on_refused: park to go on without such records" if self.flow.task.on_refused == "stop"
-                else "so many refusals in a row are not about single records: look at the destination's limits",
-            )
-        size = len(decided.bodies[index]) + len(decided.properties[index])
-        self.journal.park(offset, reason, size)
-        decided.holes.append((offset, 1, "refused"))
-
-    async def _append(self, batch: AppendBatch, decided: Decided, begin: int, end: int) -> str | None:
-        """None: stored and noted. A text: the destination refuses a record of this batch. Raises for everything else."""
-        assert self._permit is not None
-        size = sum(map(len, batch.bodies)) + sum(map(len, batch.properties))
-        await self.flow.rate.take(len(batch), size)
-        while True:
-            if self._stopping:
-                raise asyncio.CancelledError
-            if self._sender.identity != self._verified_sender:
-                raise DestinationChanged(f"{self}: the connection to {put_text(self.assignment)} is a new one")
-            outcome = await self._send(batch)
-            if isinstance(outcome, Stored):
-                self._note_stored(outcome, decided, begin, end)
-                return None
-            if isinstance(outcome, Unknown):
-                raise NotConnected(f"{self}: append to {put_text(self.assignment)} without an answer: {outcome.detail}")
-            if outcome.scope == "record":
-                return outcome.detail
-            await self._after_refusal(outcome)
-
-    async def _send(self, batch: AppendBatch) -> AppendOutcome:
-        """One append, not interruptible: cancelling it would make doubt out of nothing."""
-        assert self._permit is not None
-        sender, queue = self._sender, self.assignment.destination_queue
-        self._interruptible = False
-        self.clean = False
-        try:
-            outcome = await sender.append(queue, batch, self._permit, APPEND_TIMEOUT_SECONDS)
-            if isinstance(outcome, Unknown):
-                late = await sender.late_answer(queue, LATE_ANSWER_SECONDS)
-                if late is None or isinstance(late, Unknown):
-                    self.journal.senders = tuple({*self.journal.senders, outcome.sender})
-                    await sender.reset(outcome.sender)
-                else:
-                    outcome = late
-            self.clean = not isinstance(outcome, Unknown)
-            return outcome
-        finally:
-            self._interruptible = True
-
-    def _note_stored(self, outcome: Stored, decided: Decided, begin: int, end: int) -> None:
-        expected = self.journal.checkpoint.confirmed_destination_offset + 1
-        if outcome.first_offset < expected:
-            # Not noted: it would take the place of the last confirmed copy, which is what has to be looked at. The scan finds this one.
-            raise DestinationChanged(
-                f"{self}: {put_text(self.assignment)} answered offset {outcome.first_offset} where at least {expected} was due"
-            )
-        self.journal.add_copies(decided.offsets[begin:end], outcome.first_offset)
-        now_ms = time.time_ns() / 1e6
-        self.latencies_ms.append(now_ms - decided.store_timestamps_ms[end - 1])
-        self.flow.counts.latencies.observe(now_ms, decided.store_timestamps_ms[begin:end])
-
-    async def _after_refusal(self, outcome: NotStored) -> None:
-        """Waits where the same append may be tried again; raises where it may not."""
-        assert self._permit is not None
-        where = put_text(self.assignment)
-        if outcome.scope == "busy":
-            self.error = f"{where} asks for patience: {outcome.detail}"
-            await asyncio.sleep(outcome.retry_after_seconds)
-        elif outcome.scope == "fenced":
-            if self._permit.lost:
-                raise NotConnected(f"{self}: the lock of the source queue was taken by another client")
-            await self._permit.changed(FENCE_VALID_SECONDS)
-            if not self._permit.is_valid():
-                if isinstance(self._permit.problem, Refused):
-                    raise self._permit.problem
-                raise NotConnected(f"{self}: the lock of the source queue could not be renewed in time")
-        elif outcome.scope == "queue":
-            raise Refused(f"{self}: {where} refuses every append: {outcome.detail}")
-        else:
-            raise DestinationChanged(f"{self}: {where}: {outcome.detail}")
-
     def progress(self) -> Progress:
         """What is to be saved now, with the figures people look at."""
         progress = self.journal.snapshot(in_flight=not self.clean)
@@ -519,7 +366,8 @@ class Copier:
         if silent >= FIGURES_FRESH_SECONDS:
             # What was not copied then is so much older now, and what came since is younger than that.
             lag_messages, lag_seconds = None, None if lag_seconds is None else lag_seconds + silent
-        return replace(progress, state=self.state, error=self.error, lag_messages=lag_messages, lag_seconds=lag_seconds)
+        error = self.error or self.appender.patience
+        return replace(progress, state=self.state, error=error, lag_messages=lag_messages, lag_seconds=lag_seconds)
 
 
 def put_text(assignment: Assignment) -> str:

@@ -403,8 +403,8 @@ class Worker:
             progresses = []
             for running in due:
                 progress = running.copier.progress()
-                latencies = sorted(running.copier.latencies_ms)
-                running.copier.latencies_ms.clear()
+                latencies = sorted(running.copier.appender.latencies_ms)
+                running.copier.appender.latencies_ms.clear()
                 progress.rate_per_second = running.rate(progress.checkpoint.copied_total, now)
                 progress.latency_ms = _percentiles(latencies)
                 progresses.append(progress)

@@ -58,6 +58,7 @@ async def counted(world: World) -> None:
     for kind, count in (("unwanted", UNWANTED), ("wanted", WANTED), ("big", REFUSED)):
         produce(world, kind, count)
     await world.until_caught_up()
+    await until(world, "replicator_latency_seconds_count", WANTED)  # Workers tell their figures at other moments than they save.
     found = await until(world, "replicator_copied_messages_total", WANTED)
     copies = [record.body for record in world.clusters["shanghai"].records(world.clusters["shanghai"].queues(TOPIC)[0])]
     assert len([body for body in copies if body.startswith(b"wanted")]) == WANTED
