@@ -125,6 +125,10 @@ async def describe_topic(client: Client, topic: str) -> TopicDescription | None:
 def _unsupported(route: bodies.TopicRoute, attributes: dict[str, str]) -> str:
     if route.is_static:
         return "a static topic: its queue ids and offsets are mapped by the brokers"
+    acting = sorted(broker.broker_name for broker in route.brokers if broker.lets_slaves_act)
+    if acting:
+        # It grants locks that its master never hears of, and its escape bridge stores messages in other brokers' queues.
+        return f"enableSlaveActingMaster is on at {', '.join(acting)}: a slave that acts for its master is taken for the master itself"
     if attributes.get("cleanup.policy", "DELETE") == "COMPACTION":
         return "a compaction topic: records vanish from its middle"
     if attributes.get("queue.type", "SimpleCQ") == "BatchCQ":

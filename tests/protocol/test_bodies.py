@@ -117,7 +117,14 @@ def test_route_of_a_4_4_broker() -> None:
     assert route.queues == (bodies.QueueData("b", 4, 8, 6, 2),)
     assert route.brokers == (bodies.BrokerData("c", "b", {0: "10.0.0.1:10911", 1: "10.0.0.2:10911"}),)
     assert route.brokers[0].master == "10.0.0.1:10911"
-    assert (route.order_conf, route.is_static) == ("b:4", False)
+    assert (route.order_conf, route.is_static, route.brokers[0].lets_slaves_act) == ("b:4", False, False)
+
+
+def test_route_of_a_broker_whose_slaves_may_act_for_their_master() -> None:
+    route = bodies.read_topic_route(
+        b'{"brokerDatas":[{"brokerAddrs":{0:"x:1"},"brokerName":"b","cluster":"c","enableActingMaster":true}],"queueDatas":[]}'
+    )
+    assert route.brokers[0].lets_slaves_act
 
 
 def test_route_of_a_static_topic_and_of_a_set_without_master() -> None:

@@ -85,11 +85,13 @@ def _queue_key(value: Any) -> tuple[str, str, int]:
 
 @dataclass(frozen=True, slots=True)
 class BrokerData:
-    """A replica group: its processes by broker id, 0 being the master."""
+    """A replica group: its processes by broker id, 0 being the master. ``lets_slaves_act``: without a master, 5.x may show a slave
+    in its place (``enableSlaveActingMaster``)."""
 
     cluster: str
     broker_name: str
     addresses: dict[int, str]
+    lets_slaves_act: bool = False
 
     @property
     def master(self) -> str | None:
@@ -130,6 +132,7 @@ def _broker_data(value: Any) -> BrokerData:
         _text(broker.get("cluster") or "", "cluster"),
         _text(broker.get("brokerName"), "brokerName"),
         {_integer(broker_id, "broker id"): _text(address, "address") for broker_id, address in addresses.items()},
+        bool(broker.get("enableActingMaster")),
     )
 
 
