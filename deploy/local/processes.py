@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
 LEASH = Path(__file__).with_name("leash.py")
 TERMINATE_SECONDS_MAX = 40.0
+FROZEN_LOOK_SECONDS = 0.001
 TAIL_LINES_MAX = 15
 
 _requests: queue.SimpleQueue[tuple[list[str], Path, Future[subprocess.Popen[bytes]]]] = queue.SimpleQueue()
@@ -88,8 +90,24 @@ class Child:
             self.kill()
 
     def freeze(self) -> None:
-        """Stops the process without ending it: connections stay open and nothing answers."""
+        """Stops the process without ending it: connections stay open and nothing answers, from the moment this returns."""
         self._process.send_signal(signal.SIGSTOP)
+        while not self._is_frozen():  # The signal is sent at once; threads stop one after the other.
+            time.sleep(FROZEN_LOOK_SECONDS)
+
+    def _is_frozen(self) -> bool:
+        """All of its threads are; where nobody can say (no /proc), the signal has to do."""
+        tasks = Path("/proc", str(self._process.pid), "task")
+        if not tasks.is_dir():
+            return True
+        for task in tasks.iterdir():
+            try:
+                state = (task / "stat").read_text().rpartition(")")[2].split()[0]
+            except OSError:
+                continue  # A thread that has ended.
+            if state not in "TtXZ":
+                return False
+        return True
 
     def thaw(self) -> None:
         self._process.send_signal(signal.SIGCONT)
