@@ -85,8 +85,11 @@ class Services:
             for row in rows
         }
 
-    def wait_shared(self, among: list[ServiceProcess], seconds_max: float, *, is_so: Callable[[Counter[str]], bool]) -> Holders:
-        """Waits until these workers, and nobody else, copy everything, and as many queues each as ``is_so`` wants it."""
+    def wait_shared(
+        self, among: list[ServiceProcess], seconds_max: float, *, is_so: Callable[[Counter[str]], bool], poll_seconds: float = POLL_SECONDS
+    ) -> Holders:
+        """Waits until these workers, and nobody else, copy everything, and as many queues each as ``is_so`` wants it. Looking costs the
+        coordinator time where there are many queues."""
         names = {process.started()["instance"] for process in among}
         deadline = time.monotonic() + seconds_max
         while True:
@@ -97,7 +100,7 @@ class Services:
             if time.monotonic() > deadline:
                 logs = "\n".join(process.tail()[-1500:] for process in [self.coordinator, *among])
                 raise AssertionError(f"not shared after {seconds_max:.0f} s: {counts}\n{logs}")
-            time.sleep(POLL_SECONDS)
+            time.sleep(poll_seconds)
 
     def assert_no_traceback(self) -> None:
         for process in self._made:

@@ -20,6 +20,7 @@ from tests.witness.client import Witness
 TOPIC_QUEUES_MAX = 1000
 SHARED_SECONDS_MAX = 900.0
 SETTLED_SECONDS = 30.0
+LOOK_SECONDS = 2.0
 
 
 def resident_mib(pid: int) -> float:
@@ -45,7 +46,7 @@ def measure(queues: int, seconds: float) -> None:
                 )
                 worker = services.worker()
                 began = time.monotonic()
-                services.wait_shared([worker], SHARED_SECONDS_MAX, is_so=lambda counts: is_all(counts, queues))
+                services.wait_shared([worker], SHARED_SECONDS_MAX, is_so=lambda counts: is_all(counts, queues), poll_seconds=LOOK_SECONDS)
                 print(f"{queues} queues copied by one worker after {time.monotonic() - began:.0f} s", flush=True)
                 time.sleep(SETTLED_SECONDS)
                 pids = {"worker": worker.pid, "coordinator": services.coordinator.pid}

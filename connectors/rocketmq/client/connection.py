@@ -19,8 +19,9 @@ CONNECT_TIMEOUT_SECONDS = 5.0
 REQUEST_TIMEOUT_SECONDS = 10.0
 SWEEP_INTERVAL_SECONDS = 0.5
 """Overdue requests are looked for this often: one timer a connection instead of one a request."""
-IN_FLIGHT_MAX = 4096
-"""More unanswered requests than this on one connection mean that the peer no longer reads."""
+IN_FLIGHT_MAX = 65_536
+"""More unanswered requests than this on one connection mean that the peer no longer reads. Every idle queue of a worker at one broker
+has a long poll here."""
 IDLE_SECONDS_MAX = 90.0
 """A server closes a connection that is idle for 120 s; closing it before that leaves no request to fall into the gap."""
 _END_BEFORE_ANSWER = (
