@@ -85,11 +85,8 @@ class Services:
             for row in rows
         }
 
-    def wait_shared(
-        self, among: list[ServiceProcess], seconds_max: float, *, is_so: Callable[[Counter[str]], bool], poll_seconds: float = POLL_SECONDS
-    ) -> Holders:
-        """Waits until these workers, and nobody else, copy everything, and as many queues each as ``is_so`` wants it. Looking costs the
-        coordinator time where there are many queues."""
+    def wait_shared(self, among: list[ServiceProcess], seconds_max: float, *, is_so: Callable[[Counter[str]], bool]) -> Holders:
+        """Waits until these workers, and nobody else, copy everything, and as many queues each as ``is_so`` wants it."""
         names = {process.started()["instance"] for process in among}
         deadline = time.monotonic() + seconds_max
         while True:
@@ -100,7 +97,7 @@ class Services:
             if time.monotonic() > deadline:
                 logs = "\n".join(process.tail()[-1500:] for process in [self.coordinator, *among])
                 raise AssertionError(f"not shared after {seconds_max:.0f} s: {counts}\n{logs}")
-            time.sleep(poll_seconds)
+            time.sleep(POLL_SECONDS)
 
     def assert_no_traceback(self) -> None:
         for process in self._made:
