@@ -93,7 +93,8 @@ def test_slave_is_read_while_its_master_is_away(with_slave, witness, replicator,
     sides = ("--source", replicated.name, "--destination", destination.name)
     done = process.command("groups", "sync", "away", *sides, "--group", group, "--yes")
     assert done.returncode == 0, done.stdout + done.stderr
-    landed = {row.queue: row.consumer_offset for row in witness.consumer_progress(destination.name_servers, group, topic)}
+    # Asked as a broker of 4.9.7 can be asked, too: the official client of 5.x cannot.
+    landed = bodies.read_consumer_offsets(ask(destination.broker_addresses[0], GET_ALL_CONSUMER_OFFSET)[1])[topic, group]
     assert landed == {queue: 10 + queue for queue in range(QUEUES)}
 
     replicated.start_broker(0)
@@ -166,8 +167,10 @@ def test_controller_moves_the_master_under_load(witness, replicator, topic_name,
         process.wait_topic(witness, destination.name_servers, topic)
         # A replica fetches topics now and then only: one that its master did not live to hand on is lost with it.
         wait_for("all replicas know the topic", lambda: all(topic.encode() in ask(one, ALL_TOPICS)[1] for one in moved.broker_addresses))
+        lost = False
         with ThreadPoolExecutor(1) as threads:
             for number in range(SWITCHES):
+                lost = caught_up(process, "moved") or lost
                 sending = threads.submit(
                     witness.produce, source.name_servers, topic, DURING, prefix=f"during-{number}", with_keys=True,
                     per_second=PER_SECOND, keep_going=True, body_bytes=100,
@@ -180,7 +183,7 @@ def test_controller_moves_the_master_under_load(witness, replicator, topic_name,
         stored = sum(end - start for start, end in witness.offsets(source.name_servers, topic).values())
         born = witness.drain(source.name_servers, topic, expect=stored, timeout_seconds=FOLLOWED_SECONDS_MAX)
         assert len(born) == stored > LATER, "nothing was sent under load"
-        lost = caught_up(process, "moved")
+        lost = caught_up(process, "moved") or lost
         copies = witness.drain(destination.name_servers, topic, expect=len(born), timeout_seconds=FOLLOWED_SECONDS_MAX)
         compared = compare(born, copies, {"origin": source.name})
         assert replace(compared, strange=0) == EXACT

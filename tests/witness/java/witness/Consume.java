@@ -201,10 +201,12 @@ final class Consume {
         void waitForQueues() throws InterruptedException {
             long end = System.nanoTime() + (long) (arguments.getDoubleValue("timeout_seconds") * 1e9);
             String topic = arguments.getString("topic");
+            String namespace = System.getProperty("witness.namespace");
+            String wired = namespace == null ? topic : namespace + "%" + topic;
             long rebalanceAt = System.currentTimeMillis() + REBALANCE_EVERY_MS;
             while (true) {
                 boolean holds = consumer.getDefaultMQPushConsumerImpl().getRebalanceImpl().getProcessQueueTable().keySet()
-                    .stream().anyMatch(queue -> queue.getTopic().equals(topic));
+                    .stream().anyMatch(queue -> queue.getTopic().equals(wired));
                 if (holds) {
                     return;
                 }
