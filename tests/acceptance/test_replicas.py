@@ -16,6 +16,7 @@ from deploy.local.asking import GET_BROKER_CLUSTER_INFO, ask
 from tests.acceptance.process import cluster_yaml, one_way, task_yaml
 from tests.acceptance.truth import Comparison, compare
 from tests.integration.conftest import PATIENT
+from tests.witness.client import Witness, WitnessProblem
 
 pytestmark = [pytest.mark.rocketmq, pytest.mark.postgres, pytest.mark.long, pytest.mark.timeout(900)]
 QUEUES = 2
@@ -132,6 +133,15 @@ def switch(cluster: LocalCluster) -> None:
     wait_for("the former master has followed", lambda: log_end(former) >= log_end(new), ELECTED_SECONDS_MAX)
 
 
+def is_taken(witness: Witness, cluster: LocalCluster, topic: str, prefix: str) -> bool:
+    """A producer learns of another master within half a minute; till then all it sends is refused."""
+    try:
+        witness.produce(cluster.name_servers, topic, 1, prefix=f"{prefix}-{time.monotonic_ns()}", with_keys=True)
+    except WitnessProblem:
+        return False
+    return True
+
+
 def caught_up(process, task: str) -> bool:
     """Whether the source had given out records that it lost: 5.3.3 does when its master dies within moments of the other replica's
     return. That is shown to a person, who here accepts it."""
@@ -171,6 +181,7 @@ def test_controller_moves_the_master_under_load(witness, replicator, topic_name,
         with ThreadPoolExecutor(1) as threads:
             for number in range(SWITCHES):
                 lost = caught_up(process, "moved") or lost
+                wait_for("the source takes messages", lambda number=number: is_taken(witness, source, topic, f"probe-{number}"))
                 sending = threads.submit(
                     witness.produce, source.name_servers, topic, DURING, prefix=f"during-{number}", with_keys=True,
                     per_second=PER_SECOND, keep_going=True, body_bytes=100,
@@ -179,6 +190,7 @@ def test_controller_moves_the_master_under_load(witness, replicator, topic_name,
                 process.wait_flow("copying", lambda flow, copied=copied: flow["copied_total"] > copied, 60)
                 switch(moved)
                 sending.result()
+        wait_for("the source takes messages", lambda: is_taken(witness, source, topic, "probe-after"))
         witness.produce(source.name_servers, topic, LATER, prefix="after", with_keys=True)
         stored = sum(end - start for start, end in witness.offsets(source.name_servers, topic).values())
         born = witness.drain(source.name_servers, topic, expect=stored, timeout_seconds=FOLLOWED_SECONDS_MAX)
