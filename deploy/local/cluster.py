@@ -7,8 +7,9 @@ import ssl
 import string
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -272,3 +273,13 @@ def start_clusters(*clusters: LocalCluster) -> None:
 def stop_clusters(*clusters: LocalCluster) -> None:
     for cluster in clusters:
         cluster.stop()
+
+
+@contextmanager
+def running_clusters(*clusters: LocalCluster) -> Iterator[None]:
+    """Side by side for the block, and gone after it."""
+    start_clusters(*clusters)
+    try:
+        yield
+    finally:
+        stop_clusters(*clusters)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from deploy.local import LocalCluster, start_clusters, stop_clusters
+from deploy.local import LocalCluster, running_clusters
 from tests.acceptance.command import refused, run_command
 from tests.acceptance.process import cluster_yaml, one_way, task_yaml
 from tests.acceptance.relay import Relay
@@ -31,11 +31,8 @@ def translated() -> Iterator[tuple[LocalCluster, LocalCluster]]:
     clusters = LocalCluster("lijiang", broker_properties=PATIENT | {"brokerIP1": INSIDE}), LocalCluster(
         "dali", broker_properties=PATIENT | {"brokerIP1": INSIDE}
     )
-    start_clusters(*clusters)
-    try:
+    with running_clusters(*clusters):
         yield clusters
-    finally:
-        stop_clusters(*clusters)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from deploy.local import LocalCluster, start_clusters, stop_clusters
+from deploy.local import LocalCluster, running_clusters
 from tests.acceptance.process import cluster_yaml, one_way, task_yaml
 from tests.integration.conftest import PATIENT
 
@@ -25,11 +25,8 @@ MANUAL = "  progress: {sync: manual}\n"
 def regions():
     """Two clusters whose first may be lost by a test, and is back at its end."""
     lost, kept = LocalCluster("wuhan", broker_properties=PATIENT), LocalCluster("jinan", broker_properties=PATIENT)
-    start_clusters(lost, kept)
-    try:
+    with running_clusters(lost, kept):
         yield lost, kept
-    finally:
-        stop_clusters(lost, kept)
 
 
 def begun(replicator, clusters, witness, topic_name, name: str, progress: str):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from deploy.local import LocalCluster, start_clusters, stop_clusters
+from deploy.local import LocalCluster, running_clusters
 from tests.acceptance.process import cluster_yaml, one_way, task_yaml
 from tests.acceptance.truth import assert_copied_exactly
 from tests.integration.conftest import PATIENT
@@ -23,11 +23,8 @@ POLL_SECONDS = 0.5
 @pytest.fixture(scope="module")
 def clusters() -> Iterator[tuple[LocalCluster, LocalCluster]]:
     pair = LocalCluster("yinchuan", version="4.9.7", broker_properties=PATIENT), LocalCluster("lanzhou", broker_properties=PATIENT)
-    start_clusters(*pair)
-    try:
+    with running_clusters(*pair):
         yield pair
-    finally:
-        stop_clusters(*pair)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from deploy.local import LocalCluster, start_clusters, stop_clusters
+from deploy.local import LocalCluster, running_clusters
 from tests.acceptance.process import ReplicatorProcess, cluster_yaml, task_yaml
 from tests.integration.conftest import PATIENT
 
@@ -37,11 +37,8 @@ Answers = dict[tuple[int, int], tuple[str, int, str]]
 def regions() -> Iterator[tuple[LocalCluster, LocalCluster]]:
     """Of this test alone: the first one is killed."""
     clusters = LocalCluster("lanzhou", broker_properties=PATIENT), LocalCluster("wuhan", broker_properties=PATIENT)
-    start_clusters(*clusters)
-    try:
+    with running_clusters(*clusters):
         yield clusters
-    finally:
-        stop_clusters(*clusters)
 
 
 def ask_all(process: ReplicatorProcess, topic: str, ends: dict[int, int]) -> Answers:

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from connectors.rocketmq.remoting import bodies
-from deploy.local import LocalCluster, start_clusters, stop_clusters
+from deploy.local import LocalCluster, running_clusters
 from deploy.local.asking import GET_BROKER_CLUSTER_INFO, ask
 from tests.acceptance.process import cluster_yaml, one_way, task_yaml
 from tests.acceptance.truth import Comparison, compare
@@ -58,11 +58,8 @@ def with_slave(request) -> Iterator[tuple[LocalCluster, LocalCluster]]:
     """A source with a master and a slave, and a plain destination."""
     source = LocalCluster("wuxi", version=request.param, replicas=2, broker_properties=PATIENT)
     destination = LocalCluster("ningbo", version=request.param, broker_properties=PATIENT)
-    start_clusters(source, destination)
-    try:
+    with running_clusters(source, destination):
         yield source, destination
-    finally:
-        stop_clusters(source, destination)
 
 
 def test_slave_is_read_while_its_master_is_away(with_slave, witness, replicator, topic_name) -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from deploy.local import LocalCluster, start_clusters, stop_clusters
+from deploy.local import LocalCluster, running_clusters
 from deploy.local.jars import DEFAULT_VERSION
 from tests.acceptance.process import cluster_yaml, one_way, task_yaml
 from tests.integration.conftest import PATIENT
@@ -33,11 +33,8 @@ def two(version: str) -> Iterator[tuple[LocalCluster, LocalCluster]]:
     """A source of that version that retries by ``LEVELS``, and a destination."""
     source = LocalCluster("nanjing", version=version, broker_properties=PATIENT | {"messageDelayLevel": LEVELS})
     destination = LocalCluster("tianjin", broker_properties=PATIENT)
-    start_clusters(source, destination)
-    try:
+    with running_clusters(source, destination):
         yield source, destination
-    finally:
-        stop_clusters(source, destination)
 
 
 def consumed(witness, cluster, topic: str, group: str, *, expect: int, **options):

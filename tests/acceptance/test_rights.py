@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local import start_clusters, stop_clusters
+from deploy.local import running_clusters
 from tests.acceptance.command import refused, run_command
 from tests.acceptance.guarded import ADMIN, AccessControl1, Auth2, Guarded, documented
 from tests.acceptance.process import ReplicatorProcess, cluster_yaml, free_port, one_way, task_yaml
@@ -89,11 +89,8 @@ def admin():
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory):
     old, new = AccessControl1(OLD, tmp_path_factory.mktemp(OLD)), Auth2(NEW, tmp_path_factory.mktemp(NEW))
-    start_clusters(old.cluster, new.cluster)
-    try:
+    with running_clusters(old.cluster, new.cluster):
         yield old, new
-    finally:
-        stop_clusters(old.cluster, new.cluster)
 
 
 @pytest.fixture(params=[OLD, NEW])

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local import LocalCluster, start_clusters, stop_clusters
+from deploy.local import LocalCluster, running_clusters, start_clusters, stop_clusters
 from tests.acceptance.process import ReplicatorProcess
 from tests.integration.conftest import PATIENT
 
@@ -33,11 +33,8 @@ def blocks(kind: str) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def regions():
     hangzhou, shanghai = LocalCluster("hangzhou", broker_properties=PATIENT), LocalCluster("shanghai", broker_properties=PATIENT)
-    start_clusters(hangzhou, shanghai)
-    try:
+    with running_clusters(hangzhou, shanghai):
         yield hangzhou, shanghai
-    finally:
-        stop_clusters(hangzhou, shanghai)
 
 
 class Runbook:

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from deploy.local import LocalCluster, start_clusters, stop_clusters
+from deploy.local import LocalCluster, running_clusters
 from deploy.local.jars import DEFAULT_VERSION
 from tests.acceptance.process import cluster_yaml, one_way, task_yaml
 from tests.integration.conftest import PATIENT
@@ -59,11 +59,8 @@ def half_done(witness, cluster, topic: str, group: str) -> None:
 @pytest.fixture(scope="module", params=[DEFAULT_VERSION, "4.9.7"])
 def destination(request):
     cluster = LocalCluster("tianjin", version=request.param, broker_properties=PATIENT)
-    start_clusters(cluster)
-    try:
+    with running_clusters(cluster):
         yield cluster
-    finally:
-        stop_clusters(cluster)
 
 
 def test_members_online_are_set_exactly_or_left_alone(two_clusters, destination, witness, replicator, topic_name) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from deploy.local import LocalCluster, start_clusters, stop_clusters
+from deploy.local import LocalCluster, running_clusters
 from tests.acceptance.process import cluster_yaml
 from tests.grid.pair import GRID_BROKER, QUEUES, Pair, judge, row_of
 
@@ -21,11 +21,8 @@ def old_and_new() -> Iterator[tuple[LocalCluster, LocalCluster]]:
     """Of their own: the shared ones ask about transactions so soon that they commit some twice."""
     old = LocalCluster("suzhou", version="4.9.7", brokers=2, broker_properties=GRID_BROKER)
     new = LocalCluster("wuhan", broker_properties=GRID_BROKER)
-    start_clusters(old, new)
-    try:
+    with running_clusters(old, new):
         yield old, new
-    finally:
-        stop_clusters(old, new)
 
 
 def test_two_old_brokers_against_a_new_one(old_and_new, witness, replicator) -> None:

@@ -18,7 +18,7 @@ import uvloop
 
 from connectors.rocketmq import RocketMQConnector, factory
 from connectors.rocketmq.remoting import headers
-from deploy.local import LocalCluster, start_clusters
+from deploy.local import LocalCluster, running_clusters
 from replicator.core.connector import ConnectorContext, Stored
 from replicator.core.record import AppendBatch, MessageQueue, QueueSpread, TopicDescription, pack_properties
 
@@ -114,11 +114,8 @@ def name_server(given: str) -> Iterator[str]:
         yield given
         return
     cluster = LocalCluster("bench")
-    start_clusters(cluster)
-    try:
+    with running_clusters(cluster):
         yield cluster.name_servers
-    finally:
-        cluster.stop()
 
 
 def main() -> None:

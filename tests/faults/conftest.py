@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from deploy.local import LocalCluster, start_clusters, stop_clusters
+from deploy.local import LocalCluster, running_clusters
 from tests.acceptance.conftest import replicator
 from tests.acceptance.process import ReplicatorProcess, cluster_yaml, task_yaml
 from tests.acceptance.process import one_way as spec_of_one_way
@@ -26,11 +26,8 @@ def rough_clusters() -> Iterator[tuple[LocalCluster, LocalCluster]]:
     small_files = {"mapedFileSizeCommitLog": COMMIT_LOG_FILE_BYTES, "mappedFileSizeCommitLog": COMMIT_LOG_FILE_BYTES}
     source = LocalCluster("nanjing", broker_properties=PATIENT | small_files)
     destination = LocalCluster("tianjin", broker_properties=PATIENT | {"maxMessageSize": SMALL_MESSAGE_BYTES_MAX})
-    start_clusters(source, destination)
-    try:
+    with running_clusters(source, destination):
         yield source, destination
-    finally:
-        stop_clusters(source, destination)
 
 
 @pytest.fixture

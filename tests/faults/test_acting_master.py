@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from deploy.local import LocalCluster, start_clusters, stop_clusters
+from deploy.local import LocalCluster, running_clusters
 from tests.acceptance.process import cluster_yaml, one_way, task_yaml
 from tests.integration.conftest import PATIENT
 
@@ -18,11 +18,8 @@ BLOCKED_SECONDS_MAX = 30.0
 def acting() -> Iterator[tuple[LocalCluster, LocalCluster]]:
     source = LocalCluster("suzhou", broker_properties=PATIENT | {"enableSlaveActingMaster": True})
     destination = LocalCluster("ningbo", broker_properties=PATIENT)
-    start_clusters(source, destination)
-    try:
+    with running_clusters(source, destination):
         yield source, destination
-    finally:
-        stop_clusters(source, destination)
 
 
 def test_a_topic_of_such_a_broker_is_blocked_with_the_setting_named(acting, witness, replicator, topic_name) -> None:

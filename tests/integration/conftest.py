@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from deploy.local import LocalCluster, start_clusters, stop_clusters
+from deploy.local import LocalCluster, running_clusters
 from tests.witness.client import Witness
 
 PATIENT = {"waitTimeMillsInSendQueue": 5000}
@@ -18,11 +18,8 @@ PATIENT = {"waitTimeMillsInSendQueue": 5000}
 def two_clusters() -> Iterator[tuple[LocalCluster, LocalCluster]]:
     """Two independent clusters, one broker each; topics have to be created."""
     hangzhou, shanghai = (LocalCluster(name, broker_properties=PATIENT) for name in ("hangzhou", "shanghai"))
-    start_clusters(hangzhou, shanghai)
-    try:
+    with running_clusters(hangzhou, shanghai):
         yield hangzhou, shanghai
-    finally:
-        stop_clusters(hangzhou, shanghai)
 
 
 @pytest.fixture(scope="package")

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from connectors.rocketmq import RocketMQConnector, factory
-from deploy.local import LocalCluster, start_clusters
+from deploy.local import LocalCluster, running_clusters
 from replicator.core.connector import ConnectorContext
 from replicator.core.groups import GroupSettings, Subscription
 from tests.integration.conftest import PATIENT
@@ -25,11 +25,8 @@ SEEN_SECONDS_MAX = 40.0
 @pytest.fixture(scope="module", params=["5.3.3", "4.9.7", "4.4.0"])
 def lab(request: pytest.FixtureRequest) -> Iterator[LocalCluster]:
     cluster = LocalCluster("groups", version=request.param, broker_properties=PATIENT)
-    start_clusters(cluster)
-    try:
+    with running_clusters(cluster):
         yield cluster
-    finally:
-        cluster.stop()
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import uvloop
 from connectors.rocketmq import RocketMQConnector, factory
 from connectors.rocketmq.client.client import Client, ClusterAddress
 from connectors.rocketmq.client.credentials import Security
-from deploy.local import LocalCluster, start_clusters
+from deploy.local import LocalCluster, running_clusters
 from replicator.core.connector import ConnectorContext, NotStored, Stored, Unknown
 from replicator.core.errors import Fenced, HistoryChanged, NotConnected
 from replicator.core.record import MessageQueue, QueueSpread, TopicDescription, pack_properties
@@ -51,11 +51,8 @@ asyncio.run(main(*sys.argv[1:]))
 @pytest.fixture(scope="module", params=["5.3.3", "4.9.7", "4.4.0"])
 def lab(request: pytest.FixtureRequest) -> Iterator[LocalCluster]:
     cluster = LocalCluster("client", version=request.param)
-    start_clusters(cluster)
-    try:
+    with running_clusters(cluster):
         yield cluster
-    finally:
-        cluster.stop()
 
 
 def build(lab: LocalCluster) -> RocketMQConnector:

@@ -6,7 +6,7 @@ import importlib
 
 import pytest
 
-from deploy.local import LocalCluster, start_clusters
+from deploy.local import LocalCluster, running_clusters
 from tests.conformance.connectors.subject import ConnectorUnderTest, MemoryUnderTest
 
 HAS_ROCKETMQ = hasattr(importlib.import_module("connectors.rocketmq"), "factory")
@@ -18,11 +18,8 @@ KINDS = [*FAKE_KINDS, pytest.param("rocketmq", marks=pytest.mark.rocketmq)] if H
 def real_name_server():
     """Of one RocketMQ cluster."""
     cluster = LocalCluster("conformance")
-    start_clusters(cluster)
-    try:
+    with running_clusters(cluster):
         yield cluster.name_servers
-    finally:
-        cluster.stop()
 
 
 def make(kind: str, request: pytest.FixtureRequest) -> ConnectorUnderTest:
