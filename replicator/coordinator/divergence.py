@@ -7,6 +7,7 @@ Records without a copy cannot be compared: from the last such copy on, the histo
 from __future__ import annotations
 
 from bisect import bisect_right
+from dataclasses import dataclass
 from itertools import accumulate
 
 import structlog
@@ -17,34 +18,70 @@ from replicator.coordinator.declared import Declared
 from replicator.coordinator.parked import read_record
 from replicator.core.correspondence import Segment
 from replicator.core.errors import Missing, ReplicatorError
-from replicator.core.record import OffsetRange, RecordIdentity
+from replicator.core.offset_map import OffsetMap
+from replicator.core.record import OffsetRange, Record, RecordIdentity
 from replicator.core.stamp import find_stamp
 from replicator.store.port import Assignment, Store, StoreUnavailable
 
 log = structlog.get_logger(__name__)
 
+NEVER_COPIED = frozenset({"filtered", "loop", "expired", "history"})
+"""Reasons of the map that leave no doubt. What was *refused* may have been sent by hand since, which no map knows of, and a map that was
+rebuilt does not know why a copy is not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """Where the history that a source queue has now parts from the one that was copied."""
+
+    offset: int
+    """The lowest that is not shown to hold the record it held before."""
+    new_from: int
+    """Not below ``offset``: what the queue holds from here on was shown to be no record that was copied before. At the most where
+    reading ended, or the queue does."""
+
 
 async def find_divergence(
     store: Store, connections: Connections, known: Declared, one: Assignment, bounds: OffsetRange, position: int
-) -> int:
-    """The lowest offset that is not shown to hold the record it held before. ``bounds``: of the source queue now, ``position``: read
-    through before. Where nothing can be compared, that is the queue's first offset: what stands above it is then taken for new."""
+) -> Divergence:
+    """``bounds``: of the source queue now, ``position``: read through before. Where nothing can be compared, that is the queue's
+    first offset: what stands above it is then taken for new."""
     if position < bounds.min_offset:
-        return bounds.min_offset
+        return Divergence(bounds.min_offset, bounds.min_offset)
+    end = min(position, bounds.max_offset)
     try:
         source = await connections.get(known.cluster(one.source), at_once=True)
         if await _is_unchanged(source, one, bounds):
-            return position
+            return Divergence(position, position)
         destination = await connections.get(known.cluster(one.destination), at_once=True)
         kept = await destination.ask(destination.connector.offset_range(one.destination_queue))
-        copies = (await Atlas(store).offset_map(one.assignment_id)).lowest_copies()
-        comparable = (_cut(copy, bounds.min_offset, min(position, bounds.max_offset), kept) for copy in copies)
-        return await _search(_Copies(source, destination, one, sorted(c for c in comparable if c.length > 0)), bounds.min_offset)
+        offset_map = await Atlas(store).offset_map(one.assignment_id)
+        comparable = (_cut(copy, bounds.min_offset, end, kept) for copy in offset_map.lowest_copies())
+        copies = _Copies(source, destination, one, sorted(c for c in comparable if c.length > 0))
+        offset = await _search(copies, bounds.min_offset)
+        return Divergence(offset, end if copies.was_unable else max(offset, _doubtful_end(offset_map, end, kept)))
     except StoreUnavailable:
         raise
     except ReplicatorError as error:
         log.warning("copies cannot be compared with the source", queue=str(one.source_queue), error=str(error))
-        return bounds.min_offset
+        return Divergence(bounds.min_offset, end)
+
+
+def _doubtful_end(offset_map: OffsetMap, end: int, kept: OffsetRange) -> int:
+    """One past the last offset below ``end`` of which it is not known whether its record was copied, or whose copy is not ``kept`` for
+    the search to find that its original is gone."""
+    ends = [offset_map.start_offset, offset_map.pruned_below]
+    ends += (last for first, last in offset_map.unlisted() if first < end)
+    ends += (last for first, last, reason in offset_map.holes() if first < end and reason not in NEVER_COPIED)
+    # A history before the last one may have come back, from a backup, whose messages were copied too.
+    ends += (ghosts.source + ghosts.length for ghosts in offset_map.ghosts() if ghosts.source < end)
+    for copies in offset_map.lowest_copies():
+        not_kept = min(copies.length, kept.min_offset - copies.right)
+        if copies.left < end and not_kept > 0:
+            ends.append(copies.left + not_kept)
+        if copies.left < end and copies.right + copies.length > kept.max_offset:
+            ends.append(copies.left + copies.length)
+    return min(end, max(ends))
 
 
 async def _is_unchanged(source: Link, one: Assignment, bounds: OffsetRange) -> bool:
@@ -72,6 +109,8 @@ class _Copies:
         self._assignment = assignment
         self._segments = segments
         self._numbers = [0, *accumulate(segment.length for segment in segments)]
+        self.was_unable = False
+        """A copy or its original expired while it was looked for."""
 
     def __len__(self) -> int:
         return self._numbers[-1]
@@ -87,11 +126,15 @@ class _Copies:
             original = await read_record(self._source, self._assignment.source_queue, source_offset)
             copy = await read_record(self._destination, self._assignment.destination_queue, destination_offset)
         except Missing:
+            self.was_unable = True
             return False
+        return self._is_copy(original, copy)
+
+    def _is_copy(self, original: Record, copy: Record) -> bool:
         stamp = find_stamp(copy.properties)
         return (
             stamp is not None
-            and (stamp.hop.place.queue, stamp.hop.offset) == (self._assignment.source_queue, source_offset)
+            and (stamp.hop.place.queue, stamp.hop.offset) == (self._assignment.source_queue, original.queue_offset)
             and stamp.hop.store_timestamp_ms == original.store_timestamp_ms
             and copy.body == original.body
         )

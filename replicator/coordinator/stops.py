@@ -9,7 +9,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 
 from replicator.coordinator import declared
 from replicator.coordinator.connections import Connections
-from replicator.coordinator.divergence import find_divergence
+from replicator.coordinator.divergence import Divergence, find_divergence
 from replicator.coordinator.leaving import LET_GO_POLL_SECONDS, LET_GO_SECONDS_MAX
 from replicator.coordinator.operations import Scope, queue_json, require_scope, set_paused
 from replicator.core.errors import InvalidInput, Unsafe
@@ -27,8 +27,8 @@ class WayOut:
     position: int
     bounds: OffsetRange
     go_on_at: int
-    differs_from: int
-    """The first offset not shown to hold the record it held before; of no meaning where reading goes on below it."""
+    divergence: Divergence
+    """Its offset is of no meaning where reading goes on below it."""
 
     @property
     def epoch(self) -> int:
@@ -40,16 +40,15 @@ class WayOut:
         """Shorter than it was, or the record examined last is no longer there."""
         checkpoint = self.assignment.checkpoint
         was_compared = checkpoint is not None and checkpoint.identity is not None
-        return self.position > self.bounds.max_offset or (was_compared and self.bounds.min_offset <= self.differs_from < self.position)
+        return self.position > self.bounds.max_offset or (was_compared and self.bounds.min_offset <= self.divergence.offset < self.position)
 
     @property
     def lost(self) -> Hole | None:
         """Offsets that will never be copied; None where nothing is given up."""
         epoch, start = self.epoch - 1, self.position
         if self._is_another_queue:
-            # What stands from there on may be old records or new ones: nobody can tell, and copying old ones twice is worse.
             # The old history answers for these offsets with its copies, so it is the new one that lacks them.
-            epoch, start = self.epoch, self.differs_from
+            epoch, start = self.epoch, self.divergence.offset
         length = self.go_on_at - start
         return Hole(epoch, start, length, "history") if length > 0 else None
 
@@ -60,7 +59,7 @@ class WayOut:
     @property
     def divergence_offset(self) -> int:
         """Where nothing was compared (the queue expired past the position), the histories part where reading goes on."""
-        return self.go_on_at if self.position < self.bounds.min_offset else min(self.differs_from, self.go_on_at)
+        return self.go_on_at if self.position < self.bounds.min_offset else min(self.divergence.offset, self.go_on_at)
 
     def rendered(self) -> dict[str, Any]:
         return {
@@ -116,7 +115,7 @@ async def _resume_paused(
         lost = sum(way.given_up for way in ways)
         raise Unsafe(
             f"{scope}: {len(ways)} queues are stopped because their history changed; going on gives up {lost} offsets",
-            hint="--accept-loss goes on there, --from-offset O reads on from another offset",
+            hint="--accept-loss goes on so, --from-offset O from another offset; --dry-run shows where",
         )
     return {**await set_paused(store, scope, False), "queues": [way.rendered() for way in ways]}
 
@@ -135,9 +134,10 @@ async def _ways_out(
                 hint="narrow it down with --topic and --source, --destination",
             )
         position = one.checkpoint.examined_through if one.checkpoint is not None else one.start_offset
-        safe = min(max(position, bounds.min_offset), bounds.max_offset)
-        differs_from = await find_divergence(store, connections, known, one, bounds, position)
-        ways.append(WayOut(one, position, bounds, safe if from_offset is None else from_offset, differs_from))
+        divergence = await find_divergence(store, connections, known, one, bounds, position)
+        # What may be a record that was copied before is left out, though it may be a new one: copying old ones twice is worse.
+        without_doubling = min(max(position, bounds.min_offset), bounds.max_offset, divergence.new_from)
+        ways.append(WayOut(one, position, bounds, without_doubling if from_offset is None else from_offset, divergence))
     return ways
 
 

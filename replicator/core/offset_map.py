@@ -440,6 +440,10 @@ class OffsetMap:
     def unlisted_between(self, source_start: int, source_end: int) -> int:
         return self._unlisted.count(source_start, source_end)
 
+    def unlisted(self) -> Iterator[tuple[int, int]]:
+        """(start, end) in the present history, ascending."""
+        return iter(self._unlisted)
+
     def lowest_copies(self) -> Iterator[Segment]:
         """(source, destination, length), the copy that counts of each message of the present history."""
         return self._lowest.segments()

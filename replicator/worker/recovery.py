@@ -139,7 +139,7 @@ async def verify_source(source: Connector, queue: MessageQueue, position: int, i
     if position > bounds.max_offset:
         raise HistoryChanged(
             f"{where}: the queue ends at offset {bounds.max_offset}, but {position} was examined: truncated or created anew",
-            hint="look at the source, then: replicator resume TASK --from-offset O",
+            hint="look at the source, then: replicator resume TASK --accept-loss, or --from-offset O",
         )
     return await verify_examined(source, queue, identity, bounds.min_offset)
 
@@ -163,7 +163,8 @@ async def verify_examined(source: Connector, queue: MessageQueue, identity: Reco
         raise HistoryChanged(
             f"cluster {source.cluster}, queue {queue}: offset {identity.queue_offset} holds another record than the one examined "
             f"(stored at {found.store_timestamp_ms} instead of {identity.store_timestamp_ms} ms)",
-            hint="the queue was truncated, created anew, restored or swapped; look at it, then: replicator resume TASK --from-offset O",
+            hint="the queue was truncated, created anew, restored or swapped; look at it, then: "
+            "replicator resume TASK --accept-loss, or --from-offset O",
         )
     return True
 

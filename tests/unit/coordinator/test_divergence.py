@@ -2,11 +2,12 @@
 
 import pytest
 
+from replicator.coordinator import divergence
 from replicator.coordinator.atlas import Atlas
 from replicator.core.offset_map import Absent, Epoch, Found, NotYet
 from replicator.core.record import RecordIdentity
 from replicator.core.stamp import FIRST_HOP_SUFFIX, Place, stamp_prefix
-from replicator.store.port import Checkpoint, Progress, Run
+from replicator.store.port import Checkpoint, Hole, Progress, Run
 from tests.unit.coordinator.conftest import queue
 from tests.unit.coordinator.test_operations import started
 
@@ -36,11 +37,12 @@ async def copied_ten(world):
     ("kept", "written", "from_offset", "diverges", "given_up", "lost"),
     [
         (6, 0, None, 6, 0, None),
-        (6, 2, None, 6, 2, (6, 7)),
-        (0, 5, None, 0, 5, (0, 4)),
-        (6, 9, None, 6, 4, (6, 9)),
+        (6, 2, None, 6, 0, None),
+        (0, 5, None, 0, 0, None),
+        (6, 9, None, 6, 0, None),
         (10, 3, None, 10, 0, None),
         (6, 2, 4, 4, 0, None),
+        (6, 3, 8, 6, 2, (6, 7)),
     ],
 )
 async def test_a_new_epoch_begins_to_differ_where_the_source_does(world, kept, written, from_offset, diverges, given_up, lost):
@@ -76,3 +78,68 @@ async def test_what_expired_unread_leaves_the_copies_before_it_alone(world):
     copies = await Atlas(world.store).offset_map(assignment_id)
     assert list(copies.epochs)[1:] == [Epoch(2, 12, 12)]
     assert [copies.to_destination(offset) for offset in (9, 10, 12)] == [Found(12, 1), Absent("history"), NotYet(13)]
+
+
+async def held_hole(world, assignment_id, reason):
+    """The queue's worker once more, which notes why it left an eleventh record out."""
+    (leased,) = await world.store.acquire("w", 5.0, 1)
+    checkpoint = Checkpoint(examined_through=11, identity=leased.checkpoint.identity)
+    hole = Hole(1, 10, 1, reason)
+    await world.store.save_progress([Progress(assignment_id, leased.token, checkpoint, holes=[hole], state="stopped-history-change")])
+    await world.store.release(assignment_id, leased.token, clean=True)
+
+
+@pytest.mark.parametrize(("reason", "go_on_at"), [("filtered", 6), ("loop", 6), ("refused", 11), ("unknown", 11)])
+async def test_what_was_left_out_is_read_again_where_it_cannot_have_been_copied(world, reason, go_on_at):
+    assignment_id, source = await copied_ten(world)
+    await held_hole(world, assignment_id, reason)
+    world.memory["hz"].truncate(source, 6)
+    world.memory["hz"].produce_many(source, [b"new"] * 9)
+    (shown,) = (await world.coordinator.resume("t", accept_loss=True))["queues"]
+    assert shown["go_on_at"] == go_on_at
+
+
+@pytest.mark.parametrize(("expired", "go_on_at"), [(8, 6), (9, 6), (10, 7), (11, 8)])
+async def test_copies_that_have_expired_may_be_of_what_stands_there(world, expired, go_on_at):
+    """Copies stand from 3 on, the one of the first lost message at 9; six of the eight records are the first ones still."""
+    _, source = await copied_ten(world)
+    world.memory["hz"].truncate(source, 6)
+    world.memory["hz"].produce_many(source, [b"new"] * 2)
+    world.memory["sh"].expire(queue("orders", "sh-a", 0), expired)
+    (shown,) = (await world.coordinator.resume("t", accept_loss=True))["queues"]
+    assert shown["go_on_at"] == go_on_at
+
+
+async def test_a_history_that_came_back_is_not_copied_twice(world):
+    """A backup of the source, from before the history that was stopped for: its messages were copied."""
+    assignment_id, source = await copied_ten(world)
+    world.memory["hz"].truncate(source, 6)
+    world.memory["hz"].produce_many(source, [b"new"] * 3)
+    await world.coordinator.resume("t", accept_loss=True)
+    (leased,) = await world.store.acquire("w", 5.0, 1)
+    last = world.memory["hz"].records(source)[8]
+    identity = RecordIdentity(8, last.store_timestamp_ms, last.commit_log_offset, last.body_crc)
+    runs = [Run(2, 6, 13, 3)]
+    checkpoint = Checkpoint(epoch=2, examined_through=9, identity=identity)
+    await world.store.save_progress([Progress(assignment_id, leased.token, checkpoint, runs=runs, state="stopped-history-change")])
+    await world.store.release(assignment_id, leased.token, clean=True)
+    world.memory["sh"].produce_many(queue("orders", "sh-a", 0), [b"new"] * 3)
+    world.memory["hz"].truncate(source, 6)
+    world.memory["hz"].produce_many(source, [b"old"] * 3)
+    (shown,) = (await world.coordinator.resume("t", accept_loss=True))["queues"]
+    assert shown["go_on_at"] == 9
+
+
+async def test_an_original_that_expires_while_it_is_looked_for_proves_nothing(world, monkeypatch):
+    _, source = await copied_ten(world)
+    world.memory["hz"].truncate(source, 6)
+    world.memory["hz"].produce_many(source, [b"new"] * 2)
+    read_record = divergence.read_record
+
+    async def expiring(link, where, offset):
+        world.memory["hz"].expire(source, 8)
+        return await read_record(link, where, offset)
+
+    monkeypatch.setattr(divergence, "read_record", expiring)
+    (shown,) = (await world.coordinator.resume("t", accept_loss=True))["queues"]
+    assert shown["go_on_at"] == 8
