@@ -27,6 +27,10 @@ class MemorySender:
     def identity(self) -> str:
         return self._identity
 
+    @property
+    def is_open(self) -> bool:
+        return self._connection is not None and not self._connection.closed
+
     async def connect(self) -> str:
         await self._cluster.pace("sender.connect", self._instance)
         return self._connected().identity

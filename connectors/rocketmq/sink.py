@@ -62,13 +62,17 @@ class RocketMQSender:
     def identity(self) -> str:
         return self._connection.identity if self._connection is not None else ""
 
+    @property
+    def is_open(self) -> bool:
+        return self._connection is not None and self._connection.is_open and not self._is_moved
+
     async def connect(self) -> str:
         with mapped(self._where):
             return (await self._connected()).identity
 
     async def append(self, queue: MessageQueue, batch: AppendBatch, permit: SendPermit, timeout_seconds: float) -> AppendOutcome:
         connection = self._connection
-        if connection is None or not connection.is_open or self._is_moved:
+        if connection is None or not self.is_open:
             return NotStored("moved", f"{self._where}: not connected")
         try:
             command = self._command(queue, batch)
@@ -156,7 +160,7 @@ class RocketMQSender:
         return answer
 
     async def _connected(self) -> SendingConnection:
-        if self._connection is not None and self._connection.is_open and not self._is_moved:
+        if self._connection is not None and self.is_open:
             return self._connection
         async with self._opening:
             if self._is_moved and self._connection is not None:

@@ -98,6 +98,11 @@ class QueueSender(Protocol):
     @property
     def identity(self) -> str: ...
 
+    @property
+    def is_open(self) -> bool:
+        """That connection is there still, as far as anybody has noticed."""
+        ...
+
     async def connect(self) -> str:
         """Opens the connection to the present master where none is open, and returns its identity. What the destination holds is
         to be verified after this and before the next append: a broker that lost what it confirmed did so on another connection.

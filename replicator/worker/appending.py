@@ -67,6 +67,12 @@ class Appender:
         self._verified_sender = sender
         self.clean = True
 
+    def require_connection(self) -> None:
+        """Raises ``DestinationChanged`` where the connection that was verified is gone: what a destination has lost is to be found before
+        the next message, which may never come."""
+        if not self._sender.is_open or self._sender.identity != self._verified_sender:
+            raise DestinationChanged(f"{self._name}: the connection to {self._where} has ended")
+
     async def abandon(self) -> str:
         """Resets the connection that may carry an append of ours, and returns its identity."""
         identity = self._sender.identity
