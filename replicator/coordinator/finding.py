@@ -116,6 +116,9 @@ def found_checkpoint(one: Assignment, gathered: Gathered, epochs: Sequence[Epoch
     fresh = Checkpoint(newest.number, scanned_through=bounds.max_offset, copied_total=gathered.copies_total)
     if seen is None or seen.number < newest.number:
         begins = one.start_offset if newest.number == 1 or newest.start_offset is None else newest.start_offset
+        epoch, last_restored = gathered.last_restored
+        if epoch == newest.number:
+            begins = max(begins, last_restored + 1)
         if stored is not None and stored.epoch == newest.number and stored.confirmed_destination_offset < bounds.min_offset:
             # Its copies have expired, or there never were any: the log contradicts nothing of what was written down.
             return replace(fresh, examined_through=stored.examined_through, identity=stored.identity, seen=stored.seen)

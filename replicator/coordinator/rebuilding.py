@@ -27,7 +27,7 @@ from replicator.coordinator.operations import Scope, queue_json, require_scope
 from replicator.core.copies import PRUNED, UNKNOWN, Gathered
 from replicator.core.correspondence import OFFSET_MAX
 from replicator.core.errors import Missing, NotConnected, Refused, ReplicatorError, Unsafe
-from replicator.core.offset_map import Epoch
+from replicator.core.offset_map import RESTORED, Epoch
 from replicator.core.record import MessageQueue, OffsetRange
 from replicator.core.stamp import Place
 from replicator.store.port import Assignment, Conflict, Duplicate, Flow, Hole, Run, Store, TopicPair
@@ -220,8 +220,8 @@ class Rebuilds:
                         await self._stage(queue)
 
     async def _stage(self, queue: _Queue, *holes: Hole) -> None:
-        runs, seconds = queue.gathered.take()
-        duplicates = [Duplicate(*one, SECOND_COPY) for one in seconds]
+        runs, seconds, restored = queue.gathered.take()
+        duplicates = [*(Duplicate(*one, SECOND_COPY) for one in seconds), *(Duplicate(*one, RESTORED) for one in restored)]
         one = queue.assignment
         if not await self._store.stage_map(one.assignment_id, queue.token, [Run(*run) for run in runs], holes, duplicates):
             raise _taken(one)

@@ -33,6 +33,8 @@ class FoundCopy(NamedTuple):
     destination_offset: int
     store_timestamp_ms: int
     """Of the message, on the source."""
+    is_restored: bool = False
+    """A message of the destination's own that it had lost and got back: nothing of the source's position can be told from it."""
 
 
 class CopyFilter:
@@ -40,6 +42,7 @@ class CopyFilter:
 
     def __init__(self, put: Place) -> None:
         self._put = put
+        self._born_here = put.cluster_id.encode() + b","
         self._upstreams: dict[bytes, Upstream | None] = {}
 
     def find(self, batch: RecordBatch) -> Iterator[FoundCopy]:
@@ -56,7 +59,8 @@ class CopyFilter:
             if upstream is None:
                 continue
             try:
-                yield FoundCopy(upstream, int(fields[1], 16), batch.offsets[index], int(fields[2], 16))
+                is_restored = fields[3].startswith(self._born_here)
+                yield FoundCopy(upstream, int(fields[1], 16), batch.offsets[index], int(fields[2], 16), is_restored)
             except ValueError:
                 continue  # Damaged, or somebody else's property: not one of ours.
 
@@ -92,6 +96,10 @@ class Gathered:
     runs: list[RunTuple] = field(default_factory=list)
     duplicates: list[tuple[int, int, int]] = field(default_factory=list)
     """(epoch, source offset, destination offset)"""
+    restored: list[tuple[int, int, int]] = field(default_factory=list)
+    """Likewise."""
+    last_restored: tuple[int, int] = (0, -1)
+    """(epoch that sent it back, source offset) of the last one; offset -1 where there is none."""
     runs_total: int = 0
     duplicates_total: int = 0
 
@@ -104,12 +112,16 @@ class Gathered:
         return sum(one.copies for one in self.epochs)
 
     def __len__(self) -> int:
-        return len(self.runs) + len(self.duplicates)
+        return len(self.runs) + len(self.duplicates) + len(self.restored)
 
     def add(self, copy: FoundCopy) -> bool:
-        """False for a second copy."""
+        """False for a second copy, and for what was restored: that belongs to the history it was copied in first."""
         epoch, source, destination = copy.upstream.epoch, copy.source_offset, copy.destination_offset
         seen = self.newest
+        if copy.is_restored:
+            self.restored.append((seen.number if seen is not None else 1, source, destination))
+            self.last_restored = max(self.last_restored, (epoch, source))
+            return False
         if seen is None or epoch > seen.number:
             seen = EpochSeen(epoch, source)
             self.epochs.append(seen)
@@ -130,8 +142,8 @@ class Gathered:
         seen.copies += 1
         return True
 
-    def take(self) -> tuple[list[RunTuple], list[tuple[int, int, int]]]:
-        """What was gathered since the last time."""
-        taken = self.runs, self.duplicates
-        self.runs, self.duplicates = [], []
+    def take(self) -> tuple[list[RunTuple], list[tuple[int, int, int]], list[tuple[int, int, int]]]:
+        """Runs, second copies and restored ones gathered since the last time."""
+        taken = self.runs, self.duplicates, self.restored
+        self.runs, self.duplicates, self.restored = [], [], []
         return taken

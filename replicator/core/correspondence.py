@@ -168,6 +168,9 @@ class Intervals:
     def __iter__(self) -> Iterator[tuple[int, int]]:
         return iter(zip(self.starts, self.ends, strict=True))
 
+    def __bool__(self) -> bool:
+        return bool(self.starts)
+
     def __contains__(self, offset: int) -> bool:
         index = bisect_right(self.starts, offset) - 1
         return index >= 0 and offset < self.ends[index]

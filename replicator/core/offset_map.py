@@ -5,9 +5,11 @@ An answer is the offset, the reason there is none, or that it is not known yet; 
 1. A source offset is answered by the newest epoch whose divergence offset it reaches; older epochs answer below that, and
    their copies above it are *ghosts*: messages the source lost.
 2. Of several copies of one message the lowest counts for translation; the others are *second copies*.
-3. A destination offset holds the copy of one message at most: a map that says otherwise raises ``ContradictoryMap``.
-4. Offsets below ``examined_through`` that neither a run nor a hole lists are *unlisted*: nothing is concluded over them.
-5. A copy the map does not list yet stands at or above ``known_through`` of the destination queue.
+3. A *restoring* epoch begins below its divergence offset: what it copies from there up to the divergence offset belongs to the
+   histories before it, which answer on. Those are messages that the destination had lost, sent back to it.
+4. A destination offset holds the copy of one message at most: a map that says otherwise raises ``ContradictoryMap``.
+5. Offsets below ``examined_through`` that neither a run nor a hole lists are *unlisted*: nothing is concluded over them.
+6. A copy the map does not list yet stands at or above ``known_through`` of the destination queue.
 
 Built at once from what the store holds, then only read. Each question costs a few bisects.
 """
@@ -26,7 +28,7 @@ from typing import NamedTuple, Protocol
 from replicator.core.correspondence import OFFSET_MAX, Correspondence, Intervals, Segment
 from replicator.core.errors import Refused
 
-GHOST = "ghost"
+GHOST, RESTORED = "ghost", "restored"
 BEFORE_START, PRUNED, HISTORY, UNKNOWN_EPOCH, FOREIGN = "before-start", "pruned", "history", "unknown-epoch", "not-a-copy"
 
 
@@ -70,11 +72,17 @@ class DuplicateRow(Protocol):
 @dataclass(frozen=True, slots=True)
 class Epoch:
     """One history of the source queue. ``divergence_offset``: the first offset at which it differs from the epoch before; of no
-    meaning for the first. ``start_offset``: where reading began; what lies between the two was given up (``history``)."""
+    meaning for the first. ``start_offset``: where reading began; what lies between the two was given up (``history``), or, where
+    reading began below the divergence, is read again for what the destination has lost."""
 
     number: int
     divergence_offset: int = 0
     start_offset: int | None = None
+
+    @property
+    def restored_through(self) -> int:
+        """The source offset up to which it only restores; 0 where it does not."""
+        return self.divergence_offset if self.start_offset is not None and self.start_offset < self.divergence_offset else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +272,8 @@ class OffsetMap:
         self.start_offset = start_offset
         self.pruned_below = pruned_below
         self._histories = _Histories(self.epochs)
+        self._restored_through = {epoch.number: epoch.restored_through for epoch in self.epochs if epoch.restored_through}
+        self._restored: list[tuple[int, int]] = []
         live, ghosts = self._place_runs(runs)
         self._runs_end = max(
             max((s.right + s.length for s in live), default=0), max((g.copies.right + g.copies.length for g in ghosts), default=0)
@@ -271,6 +281,8 @@ class OffsetMap:
         self._relearn_from = OFFSET_MAX if relearn_from is None else relearn_from
         self.known_through = min(max(scanned_through, self._runs_end), self._relearn_from)
         self._place_duplicates(duplicates, live, ghosts)
+        self.restored = Intervals(sorted(self._restored))
+        """Source offsets of messages that were sent back to the destination, which had lost them."""
         self._order_copies(live, ghosts)
         self._order_holes(holes)
         self._unlisted = Intervals(self._find_unlisted(live))
@@ -292,6 +304,9 @@ class OffsetMap:
     def _place(self, epoch: int, copies: Segment, live: list[Segment], ghosts: list[_Lost], *, is_ghost: bool = False) -> None:
         if epoch not in self._histories:
             raise ContradictoryMap(f"copies of epoch {epoch}, which is not declared")
+        restored_end = min(copies.left + copies.length, self._restored_through.get(epoch, 0))
+        if copies.left < restored_end:
+            self._restored.append((copies.left, restored_end))
         for owner, is_present, start, length in self._histories.place(epoch, copies.left, copies.length):
             destination = copies.right + start - copies.left
             if is_present and not is_ghost:
@@ -302,6 +317,8 @@ class OffsetMap:
     def _place_duplicates(self, duplicates: Iterable[DuplicateRow], live: list[Segment], ghosts: list[_Lost]) -> None:
         for one in duplicates:
             copy = Segment(one.source_offset, one.destination_offset, 1)
+            if one.kind == RESTORED:
+                self._restored.append((one.source_offset, one.source_offset + 1))
             self._place(one.epoch, copy, live, ghosts, is_ghost=one.kind == GHOST)
 
     def _order_copies(self, live: list[Segment], ghosts: list[_Lost]) -> None:

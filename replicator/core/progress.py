@@ -6,8 +6,10 @@ record of the written queue is judged by where its message stands on the owning 
 - a copy from a queue of the owning side: at its source offset there;
 - a copy from a third cluster: where the flow from there to the owning side put it;
 - a record born in the written queue: where the flow back put its copy;
-- anything else (born here and not copied back, a copy no map lists yet, a ghost) stands nowhere: nothing shows that the
-  group has processed it, so it holds the start. ``local_holds=False`` lets go of records born here in a task without a way back.
+- a copy of a message that the owning side has lost (a ghost): at the end of the history that had it; where it was sent back,
+  also at its place there, and either of them shows it as processed;
+- anything else (born here and not copied back, a copy no map lists yet) stands nowhere: nothing shows that the group has
+  processed it, so it holds the start. ``local_holds=False`` lets go of records born here in a task without a way back.
 
 A message is processed exactly if its lowest copy stands below the group's offset there, or if one of its records stands below
 ``passed_through`` of the written queue itself. **The start is the lowest record not shown to be processed, or the queue's end.**
@@ -26,6 +28,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from operator import itemgetter
+from typing import NamedTuple
 
 from replicator.core.correspondence import OFFSET_MAX, Correspondence, Intervals, Segment
 from replicator.core.offset_map import ContradictoryMap, Epoch, Ghosts, OffsetMap
@@ -89,6 +92,18 @@ class _Axis:
     past_epoch: int = 0
 
 
+class _Row(NamedTuple):
+    """Records that one offset alone does not judge: ``record + i`` is processed if the group has passed ``standing + i`` on one of the
+    axes in ``ways``, or ``lowest + i`` of the written queue."""
+
+    record: int
+    length: int
+    lowest: int
+    ways: tuple[tuple[_Axis, int], ...]
+    is_doubtful: bool
+    """The group may have processed it where its offsets do not show it: in a history that is over, or before the message was lost."""
+
+
 class WrittenQueue:
     """A queue of the written side and everything that is known of its records. Built once for a set of maps, for all groups.
 
@@ -99,58 +114,99 @@ class WrittenQueue:
         self.feeding = tuple(feeding)
         self.back = back
         judged: dict[_Axis, list[Segment]] = {}
-        self._seconds: dict[_Axis, list[tuple[int, int, int, int]]] = {}
+        self._rows: list[_Row] = []
         self._without_owner: dict[str, Intervals] = {}
+        sent_back = sorted(back.copies.lowest_copies()) if back is not None else []
+        restored: list[tuple[int, int]] = []
         for one in self.feeding:
             if one.owning is None:
                 records = sorted((s.right, s.right + s.length) for s in one.copies.lowest_copies())
                 self._without_owner[one.name] = Intervals(records)
             elif one.via is None:
                 self._judge_own(one.copies, one.owning, judged)
+                restored += self._judge_ghosts(one.copies, one.owning, judged, back, sent_back)
             else:
                 self._judge_third(one.copies, one.via, one.owning, judged)
         nothing: list[tuple[int, int]] = []
         if back is not None:
-            judged.setdefault(_Axis(back.owning), []).extend(back.copies.lowest_copies())
+            not_ghosts = _without(sent_back, Intervals(sorted(restored))) if restored else sent_back
+            judged.setdefault(_Axis(back.owning), []).extend(not_ghosts)
             nothing = [(start, end) for start, end, reason in back.copies.holes() if reason == EXPIRED]
-        second_records = [(one[0], one[0] + one[3]) for rows in self._seconds.values() for one in rows]
-        claimed = sorted([*((s.left, s.left + s.length) for rows in judged.values() for s in rows), *second_records])
+        in_rows = [(row.record, row.record + row.length) for row in self._rows]
+        claimed = sorted([*((s.left, s.left + s.length) for rows in judged.values() for s in rows), *in_rows])
         for (_, end), (start, _) in pairwise(claimed):
             if start < end:
                 raise ContradictoryMap(f"two maps claim the record at offset {start} of the queue to be written")
         self._judged = {axis: Correspondence(sorted(rows)) for axis, rows in judged.items()}
+        self._axes = sorted({*self._judged, *(axis for row in self._rows for axis, _ in row.ways)})
         let_go = [] if local_holds or back is not None else self._born_here()
         self._holding = Intervals(Intervals(heapq.merge(claimed, nothing, let_go)).gaps(0, OFFSET_MAX))
 
     def _judge_own(self, copies: OffsetMap, queue: MessageQueue, judged: dict[_Axis, list[Segment]]) -> None:
         axis = _Axis(queue)
-        judged.setdefault(axis, []).extend(Segment(s.right, s.left, s.length) for s in copies.lowest_copies())
+        plain = judged.setdefault(axis, [])
+        for source, destination, length in copies.lowest_copies():
+            for start, size, is_restored in _parts(source, length, copies.restored):
+                record = destination + start - source
+                if is_restored:
+                    self._rows.append(_Row(record, size, record, ((axis, start),), is_doubtful=True))
+                else:
+                    plain.append(Segment(record, start, size))
         for second in copies.second_copies():
-            self._seconds.setdefault(axis, []).append((second.destination, second.source, second.lowest, second.length))
+            for start, size, is_restored in _parts(second.source, second.length, copies.restored):
+                shift = start - second.source
+                self._rows.append(_Row(second.destination + shift, size, second.lowest + shift, ((axis, start),), is_restored))
+
+    def _judge_ghosts(
+        self, copies: OffsetMap, queue: MessageQueue, judged: dict[_Axis, list[Segment]], back: WayBack | None, sent_back: Sequence[Segment]
+    ) -> Iterator[tuple[int, int]]:
+        """Yields the records whose messages were sent back."""
         for ghost in copies.ghosts():
             for epoch, start, length in _last_present(copies.epochs, ghost):
-                shift = start - ghost.source
                 axis = _Axis(queue, epoch)
-                if ghost.destination == ghost.lowest:
-                    judged.setdefault(axis, []).append(Segment(ghost.destination + shift, start, length))
-                else:
-                    self._seconds.setdefault(axis, []).append((ghost.destination + shift, start, ghost.lowest + shift, length))
+                record, lowest = (first + start - ghost.source for first in (ghost.destination, ghost.lowest))
+                done = 0
+                for first, there, size in _overlaps(sent_back, lowest, lowest + length):
+                    self._judge_ghost(Ghosts(epoch, start + done, record + done, first - lowest - done, lowest + done), axis, judged)
+                    done = first - lowest
+                    assert back is not None
+                    ways = ((axis, start + done), (_Axis(back.owning), there))
+                    self._rows.append(_Row(record + done, size, first, ways, is_doubtful=True))
+                    if record == lowest:
+                        yield first, first + size
+                    done += size
+                self._judge_ghost(Ghosts(epoch, start + done, record + done, length - done, lowest + done), axis, judged)
+
+    def _judge_ghost(self, ghost: Ghosts, axis: _Axis, judged: dict[_Axis, list[Segment]]) -> None:
+        if ghost.length <= 0:
+            return
+        if ghost.destination == ghost.lowest:
+            judged.setdefault(axis, []).append(Segment(ghost.destination, ghost.source, ghost.length))
+        else:
+            self._rows.append(_Row(ghost.destination, ghost.length, ghost.lowest, ((axis, ghost.source),), is_doubtful=True))
 
     def _judge_third(self, copies: OffsetMap, via: OffsetMap, queue: MessageQueue, judged: dict[_Axis, list[Segment]]) -> None:
         """Ghosts stay unknown: whether two flows mean the same lost history by an epoch is not known."""
         axis = _Axis(queue)
-        judged.setdefault(axis, [])
+        plain = judged.setdefault(axis, [])
         limit = _same_history_below(copies, via)
         standing = sorted(via.lowest_copies())
         for source, destination, length in copies.lowest_copies():
-            end = min(source + length, limit)
-            judged[axis].extend(
-                Segment(destination + start - source, there, size) for start, there, size in _overlaps(standing, source, end)
-            )
+            for start, size, is_restored in _parts(source, length, copies.restored):
+                record = destination + start - source
+                if is_restored:
+                    self._rows.append(_Row(record, size, record, (), is_doubtful=True))
+                    continue
+                end = min(start + size, limit)
+                plain.extend(Segment(record + first - start, there, count) for first, there, count in _overlaps(standing, start, end))
         for second in copies.second_copies():
-            for start, there, size in _overlaps(standing, second.source, min(second.source + second.length, limit)):
-                shift = start - second.source
-                self._seconds.setdefault(axis, []).append((second.destination + shift, there, second.lowest + shift, size))
+            for start, size, is_restored in _parts(second.source, second.length, copies.restored):
+                record, lowest = (first + start - second.source for first in (second.destination, second.lowest))
+                if is_restored:
+                    self._rows.append(_Row(record, size, lowest, (), is_doubtful=True))
+                    continue
+                for first, there, count in _overlaps(standing, start, min(start + size, limit)):
+                    self._rows.append(_Row(record + first - start, count, lowest + first - start, ((axis, there),), is_doubtful=False))
 
     def _born_here(self) -> list[tuple[int, int]]:
         """Records that are no copy for certain: below what every feeding flow has looked at, and of none of them."""
@@ -186,7 +242,7 @@ class WrittenQueue:
             return refusal
         reached = {
             axis: (offsets.get(axis.queue) or 0) if not axis.past_epoch else (past or {}).get((axis.queue, axis.past_epoch), 0)
-            for axis in {*self._judged, *self._seconds}
+            for axis in self._axes
         }
         held = [(bounds.max_offset, "the end of the queue"), *self._held(floor, reached, passed_through)]
         offset, held_by = min(held, key=itemgetter(0))
@@ -203,22 +259,21 @@ class WrittenQueue:
             found = records.lowest_left(floor, reached[axis])
             if found is not None:
                 yield found, _name(axis, records.right_of(found))
-        for axis, rows in self._seconds.items():
-            for record, standing, lowest, length in rows:
-                first = _first_left(record, standing, lowest, floor, reached[axis], passed_through)
-                if first < record + length:
-                    yield first, _name(axis, standing + first - record)
+        for row in self._rows:
+            first = max(floor, _first_open(row, reached, passed_through))
+            if first < row.record + row.length:
+                yield first, _name_of(row, first)
 
     def _missing_offset(self, floor: int, offsets: Mapping[MessageQueue, int | None]) -> NoStart | None:
         for name, records in self._without_owner.items():
             if records.first(floor) is not None:
                 return NoStart(f"{name} feeds this queue, and its messages do not reach the side that owns the group's progress")
-        for axis in sorted({*self._judged, *self._seconds}):
+        for axis in self._axes:
             if axis.past_epoch or offsets.get(axis.queue) is not None:
                 continue
             judged = self._judged.get(axis)
-            seconds = self._seconds.get(axis, ())
-            if (judged and judged.lowest_left(floor, 0) is not None) or any(row[0] + row[3] > floor for row in seconds):
+            rows = (row for row in self._rows if row.record + row.length > floor)
+            if (judged and judged.lowest_left(floor, 0) is not None) or any(axis == way for row in rows for way, _ in row.ways):
                 return NoStart(f"the group has no offset in {axis.queue}, which judges messages of this queue")
         return None
 
@@ -234,10 +289,8 @@ class WrittenQueue:
 
     def _seen_again(self, start: int, reached: Mapping[_Axis, int], passed_through: int) -> int:
         count = sum(records.count((start, OFFSET_MAX), (0, reached[axis])) for axis, records in self._judged.items())
-        for axis, rows in self._seconds.items():
-            for record, standing, lowest, length in rows:
-                processed = max(reached[axis] - standing, passed_through - lowest)
-                count += max(0, min(length, processed) - max(0, start - record))
+        for row in self._rows:
+            count += max(0, min(row.record + row.length, _first_open(row, reached, passed_through)) - max(start, row.record))
         return count
 
     def _gone(self, end: int, reached: Mapping[_Axis, int], passed_through: int) -> int:
@@ -245,10 +298,9 @@ class WrittenQueue:
             records.count((passed_through, end), (reached[axis], OFFSET_MAX)) for axis, records in self._judged.items()
         )
         return count + sum(
-            max(0, min(record + length, end) - first)
-            for axis, rows in self._seconds.items() for record, standing, lowest, length in rows
-            for first in [_first_left(record, standing, lowest, passed_through, reached[axis], passed_through)]
-        )  # fmt: skip
+            max(0, min(row.record + row.length, end) - max(passed_through, _first_open(row, reached, passed_through)))
+            for row in self._rows
+        )
 
     def _undecided(self, start: int, end: int, reached: Mapping[_Axis, int], passed_through: int) -> int:
         """At most how many more may be seen again: processed messages whose copy is not known, here or on the owning side."""
@@ -256,9 +308,8 @@ class WrittenQueue:
             records.count((start, OFFSET_MAX), (reached[axis], OFFSET_MAX)) for axis, records in self._judged.items() if axis.past_epoch
         )
         count += sum(
-            max(0, record + length - _first_left(record, standing, lowest, start, reached[axis], passed_through))
-            for axis, rows in self._seconds.items() if axis.past_epoch
-            for record, standing, lowest, length in rows
+            max(0, row.record + row.length - max(start, _first_open(row, reached, passed_through)))
+            for row in self._rows if row.is_doubtful
         )  # fmt: skip
         for one in self.feeding:
             if one.owning is None:
@@ -272,14 +323,39 @@ class WrittenQueue:
         return count
 
 
-def _first_left(record: int, standing: int, lowest: int, floor: int, reached: int, passed_through: int) -> int:
-    """Of the second copies at ``record`` the first from ``floor`` on that neither the group's offset nor the lowest copy shows as
-    processed."""
-    return max(record, floor, record + reached - standing, record + passed_through - lowest)
+def _first_open(row: _Row, reached: Mapping[_Axis, int], passed_through: int) -> int:
+    """Of the records of a row the first that nothing shows as processed, or one past them."""
+    shown = max([passed_through - row.lowest, *(reached[axis] - standing for axis, standing in row.ways)])
+    return row.record + min(row.length, max(0, shown))
+
+
+def _parts(start: int, length: int, of: Intervals) -> Iterator[tuple[int, int, bool]]:
+    """(start, length, does ``of`` hold it) of the pieces of a range."""
+    if not of:
+        yield start, length, False
+        return
+    position, end = start, start + length
+    for first, last in of.gaps(start, end):
+        if position < first:
+            yield position, first - position, True
+        yield first, last - first, False
+        position = last
+    if position < end:
+        yield position, end - position, True
+
+
+def _without(segments: Sequence[Segment], left: Intervals) -> Iterator[Segment]:
+    """What of them ``left`` does not hold."""
+    for segment in segments:
+        for start, length, is_held in _parts(segment.left, segment.length, left):
+            if not is_held:
+                yield Segment(start, segment.right + start - segment.left, length)
 
 
 def _not_listed(copies: OffsetMap, below: int) -> int:
-    """Source offsets below ``below`` of which the map does not say whether they have a copy."""
+    """Source offsets below ``below`` of which the map does not say whether they have a copy, and all that may still be sent back: the
+    group may have processed those before they were lost."""
+    below = max(below, copies.epochs[-1].restored_through)
     undecided = max(0, below - copies.examined_through) - copies.copies_between((copies.examined_through, below), distinct=True)
     return copies.unlisted_between(0, below) + max(0, undecided)
 
@@ -289,6 +365,7 @@ def _not_joined(copies: OffsetMap, via: OffsetMap, below: int) -> int:
     everything = (0, OFFSET_MAX)
     undecided = min(copies.examined_through, _same_history_below(copies, via))
     count = via.copies_between((undecided, OFFSET_MAX), (0, below), distinct=True) + max(0, below - via.known_through)
+    count += max(0, copies.epochs[-1].restored_through - copies.examined_through)
     return count + copies.unlisted_between(*everything) + via.unlisted_between(*everything) + sum(g.length for g in copies.ghosts())
 
 
@@ -323,6 +400,12 @@ def _overlaps(segments: Sequence[Segment], start: int, end: int) -> Iterator[tup
         first, last = max(start, segment.left), min(end, segment.left + segment.length)
         if first < last:
             yield first, segment.right + first - segment.left, last - first
+
+
+def _name_of(row: _Row, record: int) -> str:
+    if not row.ways:
+        return "a message that its birthplace had lost, which the side that owns the group's progress does not show as processed"
+    return " and ".join(_name(axis, standing + record - row.record) for axis, standing in row.ways)
 
 
 def _name(axis: _Axis, offset: int | None) -> str:

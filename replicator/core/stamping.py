@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
+from replicator.core.correspondence import Intervals
+from replicator.core.errors import Refused
 from replicator.core.provenance import Provenance, Verdict
 from replicator.core.record import RecordBatch, RecordIdentity, parse_properties
 from replicator.core.stamp import FIRST_HOP_SUFFIX, STAMP_NAME, Stamp, parse_stamp, relay_suffix, stamp_value
@@ -25,6 +27,17 @@ CONSTANT_SHARE = 8
 
 _STAMP_NEEDLE = b"\x02" + STAMP_NAME + b"\x01"
 
+
+@dataclass(frozen=True, slots=True)
+class Restoration:
+    """What a flow sends back to its destination, which has lost it: the messages whose only copies stand at ``offsets`` of the source
+    queue. Below ``through`` nothing else is copied, for all of it was decided upon before."""
+
+    through: int
+    offsets: Intervals
+
+
+NOTHING_TO_RESTORE = Restoration(0, Intervals([]))
 
 _COLUMNS = (
     "offsets", "store_timestamps_ms", "born_timestamps_ms", "bodies", "properties", "flags", "encodings", "reconsume_times",
@@ -83,8 +96,10 @@ class Stamper:
         reserved: Collection[bytes],
         provenance: Provenance,
         matches: Callable[[dict[str, str]], bool] | None = None,
+        restoration: Restoration = NOTHING_TO_RESTORE,
     ) -> None:
         self.provenance = provenance
+        self._restoration = restoration
         self._prefix = prefix
         self._tags = tags
         self._matches = matches
@@ -97,9 +112,12 @@ class Stamper:
 
     def decide(self, batch: RecordBatch, position: int) -> Decided:
         """``position``: the source offset examined so far; everything between it and the batch that is not there is a hole.
-        Raises ``NewerStamp``."""
+        Raises ``NewerStamp``, ``Refused`` where a record that is to be restored is no copy of the destination's."""
         offsets = batch.offsets
+        is_restoring = position < self._restoration.through
         holes = _gaps(offsets, position, batch.next_offset)
+        if is_restoring:
+            holes = _from(holes, self._restoration.through)
         decided = Decided(
             offsets, batch.store_timestamps_ms, batch.born_timestamps_ms, batch.bodies, (), batch.flags, batch.encodings,
             batch.reconsume_times, holes, batch.next_offset,
@@ -110,7 +128,8 @@ class Stamper:
             offsets[-1], batch.store_timestamps_ms[-1], batch.commit_log_offsets[-1], batch.body_crcs[-1]
         )
         joined, texts = self._clean(batch.properties)
-        if joined and self._tags.constant is not None and self._matches is None and not any(n in joined for n in self._record_needles):
+        is_plain = joined and self._tags.constant is not None and self._matches is None and not is_restoring
+        if is_plain and not any(needle in joined for needle in self._record_needles):
             first_hop = self._first_hop
             decided.properties = [
                 first_hop % values for values in zip(joined[1:].split(_BREAK), offsets, batch.store_timestamps_ms, strict=True)
@@ -175,9 +194,15 @@ class Stamper:
         born_here, loop = Verdict.BORN_HERE, Verdict.LOOP  # attributes of an Enum are dear
         is_plain = self._tags.constant is not None
         judge, matches, times = self.provenance.judge, self._matches, batch.store_timestamps_ms
+        restored_through = self._restoration.through
         for index, text in enumerate(texts):
             offset, reason = batch.offsets[index], ""
             value = stamp_value(text)
+            if offset < restored_through:
+                if offset in self._restoration.offsets:
+                    keep.append(index)
+                    properties.append(self._restore(text, value, offset, times[index]))
+                continue
             verdict = born_here if value is None else judge(value)
             if verdict is loop:
                 reason = "loop"
@@ -198,11 +223,22 @@ class Stamper:
             stamped, kept_own = self._stamp_one(text, stamp, verdict, offset, times[index])
             properties.append(stamped)
             decided.own_tags_kept += kept_own
-        if skipped:
+        if len(keep) < len(texts):
             decided.properties = [b""] * len(texts)
             decided.select(keep)
             decided.holes = merge_holes(decided.holes + skipped)
         decided.properties = properties
+
+    def _restore(self, text: bytes, value: bytes | None, offset: int, time_ms: int) -> bytes:
+        """As it was where it was born: without the tags of its copy."""
+        stamp = None if value is None else parse_stamp(value)
+        here = self.provenance.here
+        if stamp is None or stamp.put != here or stamp.hop.place.cluster_id != self.provenance.destination_id:
+            raise Refused(
+                f"offset {offset} of {here.queue} is to be sent back to the cluster that lost it, but is no copy of one of its messages",
+                hint="the queue is not the one that was planned with: look at it, then resume TASK --from-offset O behind it",
+            )
+        return b"%b%b%x;%x%b" % (self._stale.sub(b"", text)[1:], self._prefix, offset, time_ms, relay_suffix(stamp))
 
     def _stamp_one(self, text: bytes, stamp: Stamp | None, verdict: Verdict, offset: int, time_ms: int) -> tuple[bytes, int]:
         kept_own = 0
@@ -259,6 +295,12 @@ def _gaps(offsets: Sequence[int], position: int, next_offset: int) -> list[tuple
     if next_offset > expected:
         gaps.append((expected, next_offset - expected, "expired"))
     return gaps
+
+
+def _from(holes: list[tuple[int, int, str]], start: int) -> list[tuple[int, int, str]]:
+    """What of them lies at or above ``start``."""
+    cut = ((max(first, start), first + length, reason) for first, length, reason in holes)
+    return [(first, end - first, reason) for first, end, reason in cut if first < end]
 
 
 def merge_holes(holes: list[tuple[int, int, str]]) -> list[tuple[int, int, str]]:

@@ -14,8 +14,10 @@ from itertools import count
 from typing import Any
 from weakref import WeakValueDictionary
 
+from replicator.core.correspondence import Intervals
 from replicator.core.offset_map import Epoch
-from replicator.core.record import MessageQueue
+from replicator.core.record import UNSEEN_COMMIT_LOG_OFFSET, MessageQueue
+from replicator.core.stamping import NOTHING_TO_RESTORE, Restoration
 from replicator.store import rules
 from replicator.store.identifiers import make_flow_id
 from replicator.store.limits import EVENTS_PER_TASK_MAX
@@ -371,6 +373,34 @@ class MemoryStore(MapReads, MemoryLeases, MemoryRebuilds, MemoryFailovers, Memor
         self._tables.offsets[assignment_id].begin_epoch(Epoch(epoch, divergence, examined_through))
         message, detail = rules.epoch_event(assignment_id, epoch, examined_through, reason, given_up, divergence)
         await self.record_event(self._tables.pairs[stored.row.pair_id].last_task, "epoch", message, detail)
+
+    async def begin_restore(self, assignment_id: int, ranges: Sequence[tuple[int, int]], reason: str) -> int:
+        stored = self._read().assignments.get(assignment_id)
+        if stored is None:
+            raise rules.assignment_is_gone(assignment_id)
+        is_leased = stored.lease_until is not None and stored.lease_until > self._clock()
+        rules.refuse_leased(assignment_id, stored.row.holder if is_leased else None)
+        rules.refuse_unclean(assignment_id, stored.row.clean)
+        checkpoint = stored.row.checkpoint or Checkpoint(examined_through=stored.row.start_offset)
+        through, epoch = checkpoint.examined_through, checkpoint.epoch + 1
+        identity = checkpoint.identity
+        fresh = replace(
+            checkpoint, epoch=epoch, examined_through=ranges[0][0], confirmed_source_offset=-1, confirmed_destination_offset=-1,
+            identity=None if identity is None or identity.commit_log_offset == UNSEEN_COMMIT_LOG_OFFSET else identity,
+        )
+        stored.lease_until = None
+        stored.row = replace(
+            stored.row, token=stored.row.token + 1, checkpoint=fresh, state="starting", error="", lag_messages=None, lag_seconds=None
+        )
+        offsets = self._tables.offsets[assignment_id]
+        offsets.begin_epoch(Epoch(epoch, through, ranges[0][0]))
+        offsets.restorations[epoch] = Restoration(through, Intervals(ranges))
+        message, detail = rules.restore_event(assignment_id, epoch, ranges, through, reason)
+        await self.record_event(self._tables.pairs[stored.row.pair_id].last_task, "epoch", message, detail)
+        return epoch
+
+    async def restoration(self, assignment_id: int, epoch: int) -> Restoration:
+        return self._read().offsets[assignment_id].restorations.get(epoch, NOTHING_TO_RESTORE)
 
     async def parked(self, task: str) -> Sequence[tuple[Assignment, Parked]]:
         tables = self._read()

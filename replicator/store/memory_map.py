@@ -11,6 +11,7 @@ from operator import attrgetter
 from replicator.core.copies import UNKNOWN
 from replicator.core.map_rows import HoleColumns, Place, RunColumns
 from replicator.core.offset_map import Epoch
+from replicator.core.stamping import Restoration
 from replicator.store.merging import Segment, free_of, hole_segment, merge, run_segment
 from replicator.store.port import Duplicate, Hole, KnownRows, Run
 
@@ -23,6 +24,7 @@ class OffsetTable:
         self._holes: dict[int, list[Segment]] = defaultdict(list)
         self.duplicates: set[Duplicate] = set()
         self.epochs: list[Epoch] = [Epoch(1)]
+        self.restorations: dict[int, Restoration] = {}
         self.version = 0
         self.rewritten = 0
         self.staged: OffsetTable | None = None

@@ -17,6 +17,7 @@ from replicator.core.errors import ReplicatorError, Unsafe
 from replicator.core.map_rows import HoleColumns, Place, RunColumns
 from replicator.core.offset_map import Epoch
 from replicator.core.record import MessageQueue, RecordIdentity
+from replicator.core.stamping import Restoration
 from replicator.store.access_rows import ApiChange, ApiToken, LivingToken
 from replicator.store.failover_rows import FailoverRow, Sighting
 from replicator.store.group_rows import GroupState, GroupWrite, QueueWrite
@@ -439,6 +440,17 @@ class Store(SharesAssignments, Protocol):
         (Conflict). Fences the last holder off and records an event. ``given_up``: kept as a hole, as far
         as no copy is recorded there, and counted among what was skipped. ``divergence_offset``: from there on the older epochs'
         copies are of messages the source lost; left out: from ``examined_through`` on."""
+        ...
+
+    async def begin_restore(self, assignment_id: int, ranges: Sequence[tuple[int, int]], reason: str) -> int:
+        """A new epoch that sends back to the destination what it has lost; returns its number. ``ranges``: half-open, of source offsets,
+        ascending. Reading goes on at the first of them, and up to where it stood nothing else is copied: there the epochs before it
+        answer on. The rest of the checkpoint stays. Only while not leased and after a clean end (Conflict): what a holder had under
+        way could otherwise be copied again. Fences the last holder off and records an event."""
+        ...
+
+    async def restoration(self, assignment_id: int, epoch: int) -> Restoration:
+        """What that epoch is to send back: nothing, for nearly all."""
         ...
 
     # a map made anew from the destination's log; until it replaces the old one, that one answers

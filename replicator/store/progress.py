@@ -13,11 +13,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from sqlalchemy import text
+from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from replicator.core.correspondence import Intervals
 from replicator.core.offset_map import Epoch
-from replicator.store import rules
+from replicator.core.record import UNSEEN_COMMIT_LOG_OFFSET
+from replicator.core.stamping import NOTHING_TO_RESTORE, Restoration
+from replicator.store import rules, tables
 from replicator.store.driver import Database
 from replicator.store.merging import Segment, free_of, hole_segment, merge, run_segment
 from replicator.store.port import Checkpoint, Hole, Progress
@@ -147,7 +150,8 @@ _PARKED = text("""
     ON CONFLICT ON CONSTRAINT parked_place DO NOTHING""")
 
 _LOCK_FOR_EPOCH = text("""
-    SELECT p.epoch, p.skipped_total, a.holder, a.lease_until IS NOT NULL AND a.lease_until > clock_timestamp() AS leased
+    SELECT p.epoch, p.skipped_total, p.examined_through, a.clean, a.holder,
+        a.lease_until IS NOT NULL AND a.lease_until > clock_timestamp() AS leased
     FROM assignments a JOIN progress p ON p.assignment_id = a.assignment_id
     WHERE a.assignment_id = :assignment_id FOR NO KEY UPDATE OF a, p""")
 
@@ -162,9 +166,27 @@ _NEW_EPOCH = text("""
         skipped_total = skipped_total || CAST(:skipped AS jsonb)
     WHERE assignment_id = :assignment_id""")
 
+_NOT_SEEN = f"identity_commit_log_offset = {UNSEEN_COMMIT_LOG_OFFSET}"
+
+_RESTORING_EPOCH = text(f"""
+    UPDATE progress SET map_version = map_version + 1, map_rewritten = map_version + 1,
+        has_checkpoint = true, epoch = :epoch, examined_through = :examined_through,
+        confirmed_source_offset = -1, confirmed_destination_offset = -1,
+        identity_offset = CASE WHEN {_NOT_SEEN} THEN NULL ELSE identity_offset END,
+        identity_store_timestamp_ms = CASE WHEN {_NOT_SEEN} THEN NULL ELSE identity_store_timestamp_ms END,
+        identity_commit_log_offset = CASE WHEN {_NOT_SEEN} THEN NULL ELSE identity_commit_log_offset END,
+        identity_body_crc = CASE WHEN {_NOT_SEEN} THEN NULL ELSE identity_body_crc END,
+        state = 'starting', error = '', lag_messages = NULL, lag_seconds = NULL
+    WHERE assignment_id = :assignment_id""")
+
 _EPOCH_ROW = text("""
     INSERT INTO epochs (assignment_id, epoch, divergence_offset, start_offset)
     VALUES (:assignment_id, :epoch, :divergence_offset, :examined_through)""")
+
+_RESTORATION = text("""
+    SELECT e.divergence_offset, r.source_start, r.length
+    FROM restorations r JOIN epochs e ON e.assignment_id = r.assignment_id AND e.epoch = r.epoch
+    WHERE r.assignment_id = :assignment_id AND r.epoch = :epoch ORDER BY r.source_start""")
 
 _EPOCHS_FOUND = text("""
     INSERT INTO epochs (assignment_id, epoch, divergence_offset, start_offset)
@@ -223,6 +245,30 @@ class ProgressWrites:
             await connection.execute(_EPOCH_ROW, {**place, "divergence_offset": divergence})
             message, detail = rules.epoch_event(assignment_id, epoch, examined_through, reason, given_up, divergence)
             await connection.execute(_EPOCH_EVENT, {"assignment_id": assignment_id, "message": message, "detail": json.dumps(detail)})
+
+    async def begin_restore(self, assignment_id: int, ranges: Sequence[tuple[int, int]], reason: str) -> int:
+        async with self._database.begin() as connection:
+            row = (await connection.execute(_LOCK_FOR_EPOCH, {"assignment_id": assignment_id})).one_or_none()
+            if row is None:
+                raise rules.assignment_is_gone(assignment_id)
+            rules.refuse_leased(assignment_id, row.holder if row.leased else None)
+            rules.refuse_unclean(assignment_id, row.clean)
+            await connection.execute(_NEW_TOKEN, {"assignment_id": assignment_id})
+            place = {"assignment_id": assignment_id, "epoch": row.epoch + 1, "examined_through": ranges[0][0]}
+            await connection.execute(_RESTORING_EPOCH, place)
+            await connection.execute(_EPOCH_ROW, {**place, "divergence_offset": row.examined_through})
+            rows = [{"assignment_id": assignment_id, "epoch": row.epoch + 1, "source_start": a, "length": b - a} for a, b in ranges]
+            await connection.execute(insert(tables.restorations), rows)
+            message, detail = rules.restore_event(assignment_id, row.epoch + 1, ranges, row.examined_through, reason)
+            await connection.execute(_EPOCH_EVENT, {"assignment_id": assignment_id, "message": message, "detail": json.dumps(detail)})
+            return int(row.epoch + 1)
+
+    async def restoration(self, assignment_id: int, epoch: int) -> Restoration:
+        async with self._database.begin() as connection:
+            rows = (await connection.execute(_RESTORATION, {"assignment_id": assignment_id, "epoch": epoch})).all()
+        if not rows:
+            return NOTHING_TO_RESTORE
+        return Restoration(rows[0].divergence_offset, Intervals((row.source_start, row.source_start + row.length) for row in rows))
 
 
 async def _save(connection: AsyncConnection, items: Sequence[Progress]) -> None:

@@ -77,6 +77,23 @@ def refuse_epoch(assignment_id: int, epoch: int, current: int, leased_to: str | 
         raise Conflict(f"assignment {assignment_id} is in epoch {current}: {epoch} is not a later one")
 
 
+def refuse_unclean(assignment_id: int, clean: bool) -> None:
+    if not clean:
+        raise Conflict(
+            f"the last holder of assignment {assignment_id} did not end cleanly", hint="a worker has to take it up and let go of it first"
+        )
+
+
+def restore_event(
+    assignment_id: int, epoch: int, ranges: Sequence[tuple[int, int]], through: int, reason: str
+) -> tuple[str, dict[str, Any]]:
+    """Message and detail."""
+    count = sum(end - start for start, end in ranges)
+    detail = {"assignment_id": assignment_id, "epoch": epoch, "examined_through": ranges[0][0], "reason": reason, "restored": count,
+              "divergence_offset": through}  # fmt: skip
+    return f"epoch {epoch} sends {count} messages back from source offset {ranges[0][0]} on: {reason}", detail
+
+
 def epoch_event(
     assignment_id: int, epoch: int, examined_through: int, reason: str, given_up: Hole | None, divergence_offset: int
 ) -> tuple[str, dict[str, Any]]:

@@ -210,6 +210,16 @@ epochs = Table(
 )
 """Of the second epoch and later ones: the first has nothing to differ from."""
 
+restorations = Table(
+    "restorations",
+    metadata,
+    _assignment_key(),
+    Column("epoch", Integer, primary_key=True, autoincrement=False),
+    Column("source_start", BigInteger, primary_key=True, autoincrement=False),
+    Column("length", BigInteger, nullable=False),
+)
+"""Source offsets below the epoch's divergence that it sends back to a destination which has lost them."""
+
 runs = Table(
     "runs",
     metadata,

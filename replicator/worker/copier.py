@@ -16,7 +16,7 @@ from dataclasses import replace
 from replicator.core.connector import QueueReader
 from replicator.core.errors import Fenced, HistoryChanged, NotConnected, Refused, ReplicatorError, Throttled
 from replicator.core.record import RecordBatch
-from replicator.core.stamping import Decided, Stamper
+from replicator.core.stamping import NOTHING_TO_RESTORE, Decided, Stamper
 from replicator.store.port import Assignment, Progress, Store, StoreUnavailable
 from replicator.worker.appending import Appender
 from replicator.worker.fence import Permit
@@ -65,6 +65,7 @@ class Copier:
         self._proven_at = float("-inf")
         self._permit: Permit | None = None
         self._stamper: Stamper | None = None
+        self._restoration = NOTHING_TO_RESTORE
         self._recorded: RecordedCopies | None = None
         self._stopping = False
         self._interruptible = False
@@ -96,7 +97,8 @@ class Copier:
         """The task was edited: rules apply from the next batch on."""
         self.flow = self.appender.flow = flow
         if self._stamper is not None:
-            self._stamper = flow.make_stamper(self.assignment, self.journal.checkpoint.epoch, self._stamper.provenance.seen)
+            epoch, seen = self.journal.checkpoint.epoch, self._stamper.provenance.seen
+            self._stamper = flow.make_stamper(self.assignment, epoch, seen, self._restoration)
 
     async def run(self) -> None:
         """Returns after ``stop``; raises ``Fenced`` when another holder took over. Everything else is retried or shown."""
@@ -205,7 +207,11 @@ class Copier:
             await self._save(self)
             epochs = await self._store.epochs(self.assignment.assignment_id)
             self._recorded = RecordedCopies(self._store, self.assignment.assignment_id, epochs, has_expired=lowest_kept > 0)
-        self._stamper = self.flow.make_stamper(self.assignment, journal.checkpoint.epoch, journal.checkpoint.seen)
+        if journal.checkpoint.epoch > 1:
+            self._restoration = await self._store.restoration(self.assignment.assignment_id, journal.checkpoint.epoch)
+        self._stamper = self.flow.make_stamper(
+            self.assignment, journal.checkpoint.epoch, journal.checkpoint.seen, self._restoration
+        )
 
     async def _verify_source(self) -> None:
         journal = self.journal
@@ -312,6 +318,7 @@ class Copier:
             self._remark(batch.remark)
             self._observe(batch.max_offset - position, batch.store_timestamps_ms[0] if len(batch) else None)
             if batch.next_offset == position:
+                self.appender.require_connection()
                 return
             await self._prove_source(batch)
             decided = self._stamper.decide(batch, position)

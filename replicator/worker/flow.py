@@ -13,7 +13,7 @@ from replicator.core.provenance import Provenance
 from replicator.core.retry import group_behind
 from replicator.core.sql92 import compile_filter
 from replicator.core.stamp import Place, stamp_prefix
-from replicator.core.stamping import Stamper, TagSource
+from replicator.core.stamping import Restoration, Stamper, TagSource
 from replicator.core.tags import CompiledTags, TagContext, compile_tags
 from replicator.core.task import ReplicationTask
 from replicator.store.port import Assignment, ClusterRow
@@ -76,13 +76,13 @@ class FlowContext:
         names = {"task": self.task.name, "source": self.source_row.name, "destination": self.destination_row.name}
         return {**names, **self.counts.to_json(settler.counts for settler in self.settlers.values())}
 
-    def make_stamper(self, assignment: Assignment, epoch: int, seen: dict[str, int]) -> Stamper:
+    def make_stamper(self, assignment: Assignment, epoch: int, seen: dict[str, int], restoration: Restoration) -> Stamper:
         source, put = self.place_of_source(assignment), self.place_of_destination(assignment)
         topic = source.queue.topic
         # What groups failed on goes one hop only: nobody looks for a second way of it.
         provenance = Provenance(source, put.cluster_id, relay=self.task.relay and group_behind(topic) is None, seen=seen)
         prefix = stamp_prefix(assignment.flow_id, put, source, epoch)
-        return Stamper(prefix, self._tags(assignment), self.source.reserved_properties, provenance, self._filter(topic))
+        return Stamper(prefix, self._tags(assignment), self.source.reserved_properties, provenance, self._filter(topic), restoration)
 
     def _filter(self, topic: str) -> Callable[[dict[str, str]], bool] | None:
         """Which records of a source topic are copied, by their properties; None: all."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from replicator.core.copies import FoundCopy
-from replicator.core.offset_map import Epoch
+from replicator.core.offset_map import RESTORED, Epoch
 from replicator.core.record import UNSEEN_COMMIT_LOG_OFFSET, RecordIdentity
 from replicator.store.port import Assignment, Checkpoint, Duplicate, Hole, Parked, Progress, Run, ToRelearn
 from replicator.worker.folding import fold, learn
@@ -104,6 +104,9 @@ class Journal:
     def note_found(self, copy: FoundCopy) -> bool:
         """A copy in the destination's log, looked at in its order. True where it is the last one of all now."""
         epoch, source_offset, destination_offset = copy.upstream.epoch, copy.source_offset, copy.destination_offset
+        if copy.is_restored and epoch > self.checkpoint.epoch:
+            self.add_duplicate(source_offset, destination_offset, RESTORED)
+            return False
         if epoch > self.checkpoint.epoch:
             self._begin_epoch(epoch, source_offset)
         if epoch < self.checkpoint.epoch:

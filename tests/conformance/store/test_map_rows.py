@@ -5,9 +5,11 @@ from dataclasses import replace
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from replicator.core.errors import Missing
 from replicator.core.offset_map import Epoch
+from replicator.core.record import UNSEEN_COMMIT_LOG_OFFSET, RecordIdentity
 from replicator.store import maps
-from replicator.store.port import Checkpoint, Duplicate, Hole, KnownRows, Progress, Run, ToRelearn
+from replicator.store.port import Checkpoint, Conflict, Duplicate, Hole, KnownRows, Progress, Run, ToRelearn
 from tests.conformance.store.scene import leased, put_assignments, put_flow, queue
 from tests.conformance.store.test_offset_map import REASONS, STEPS, one, save
 
@@ -96,6 +98,46 @@ async def test_an_epoch_is_kept_with_its_divergence(store):
     assert rows.is_whole
     assert rows.version.examined_through == 30
     assert [event.detail["divergence_offset"] for event in await store.events("orders") if event.kind == "epoch"] == [4, 30]
+
+
+async def test_an_epoch_that_restores_is_kept_with_what_it_sends_back(store):
+    row = await one(store)
+    identity, seen = RecordIdentity(29, 1, 2, 3), {"up": 7}
+    checkpoint = Checkpoint(examined_through=30, confirmed_source_offset=29, confirmed_destination_offset=129, scanned_through=130,
+                            identity=identity, seen=seen)  # fmt: skip
+    await store.save_progress([Progress(row.assignment_id, row.token, checkpoint, runs=[Run(1, 0, 100, 30)])])
+    before = (await store.map_versions([row.assignment_id]))[row.assignment_id]
+    with pytest.raises(Conflict, match="leased"):
+        await store.begin_restore(row.assignment_id, [(4, 6)], "failback 3")
+    await store.release(row.assignment_id, row.token, clean=True)
+    assert await store.begin_restore(row.assignment_id, [(4, 6), (9, 10)], "failback 3") == 2
+    assert await store.save_progress([Progress(row.assignment_id, row.token, checkpoint)]) == {row.assignment_id}, "fenced off"
+    assert list(await store.epochs(row.assignment_id)) == [Epoch(1), Epoch(2, 30, 4)]
+    assert (await store.map_versions([row.assignment_id]))[row.assignment_id].rewritten > before.version
+    told = await store.restoration(row.assignment_id, 2)
+    assert (told.through, list(told.offsets)) == (30, [(4, 6), (9, 10)])
+    assert not (await store.restoration(row.assignment_id, 1)).offsets
+    (after,) = await leased(store)
+    assert (after.checkpoint.epoch, after.checkpoint.examined_through, after.checkpoint.scanned_through) == (2, 4, 130)
+    assert (after.checkpoint.identity, after.checkpoint.seen) == (identity, seen)
+    assert (after.checkpoint.confirmed_source_offset, after.checkpoint.confirmed_destination_offset) == (-1, -1)
+    (event,) = [event for event in await store.events("orders") if event.kind == "epoch"]
+    assert event.message == "epoch 2 sends 3 messages back from source offset 4 on: failback 3"
+    await store.release(row.assignment_id, after.token, clean=False)
+    with pytest.raises(Conflict, match="cleanly"):
+        await store.begin_restore(row.assignment_id, [(4, 6)], "again")
+    with pytest.raises(Missing):
+        await store.begin_restore(987654, [(4, 6)], "again")
+
+
+async def test_a_position_that_only_copies_tell_proves_nothing_to_who_restores(store):
+    row = await one(store)
+    checkpoint = Checkpoint(examined_through=30, identity=RecordIdentity(29, 1, UNSEEN_COMMIT_LOG_OFFSET, 0))
+    await store.save_progress([Progress(row.assignment_id, row.token, checkpoint)])
+    await store.release(row.assignment_id, row.token, clean=True)
+    await store.begin_restore(row.assignment_id, [(4, 6)], "failback 3")
+    (after,) = await leased(store)
+    assert after.checkpoint.identity is None
 
 
 async def test_a_deleted_task_leaves_its_map(store):

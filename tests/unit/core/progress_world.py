@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from replicator.core.offset_map import Epoch, OffsetMap
+from replicator.core.offset_map import Epoch, Found, OffsetMap
 from replicator.core.progress import Feeding, NoStart, Start, WayBack, WrittenQueue
 from replicator.core.record import MessageQueue, OffsetRange
 from replicator.store.port import Duplicate, Hole, Run
@@ -35,6 +35,13 @@ class Saved:
     duplicates: tuple[Duplicate, ...] = ()
     epochs: tuple[Epoch, ...] = (Epoch(1),)
     examined: int = 0
+    pieces: frozenset[int] = frozenset()
+    """Source offsets that the newest epoch restores."""
+
+    @property
+    def decided(self) -> int:
+        """One past the last source offset that was decided upon once; while it restores, what is examined lies below."""
+        return max(self.examined, self.epochs[-1].restored_through)
 
     def build(self) -> OffsetMap:
         return OffsetMap(
@@ -57,6 +64,8 @@ class World:
         queues = sorted({end for flow in flows for end in flow})
         self.logs: dict[MessageQueue, list[Message]] = {one: [] for one in queues}
         self.lowest = dict.fromkeys(queues, 0)
+        self.sent_back: set[tuple[MessageQueue, int]] = set()
+        """Records that were restored: copies, though they are where their messages were born."""
         self.offsets: dict[MessageQueue, int] = {}
         self.past: dict[tuple[MessageQueue, int], int] = {}
         self.processed: set[Message] = set()
@@ -98,9 +107,16 @@ class World:
         for offset in range(one.now.examined, min(one.now.examined + count, len(self.logs[one.source]))):
             message = self.logs[one.source][offset]
             reason = ""
+            if offset < one.now.epochs[-1].restored_through:
+                if offset in one.now.pieces and offset >= self.lowest[one.source]:
+                    self.sent_back.add((one.destination, len(self.logs[one.destination])))
+                    one.now = replace(one.now, runs=(*one.now.runs, Run(epoch, offset, len(self.logs[one.destination]), 1)))
+                    self.logs[one.destination].append(message)
+                one.now = replace(one.now, examined=offset + 1)
+                continue
             if offset < self.lowest[one.source]:
                 reason = "expired"
-            elif message.born.broker_name != one.source.broker_name:
+            elif message.born.broker_name != one.source.broker_name or (one.source, offset) in self.sent_back:
                 reason = "loop"
             elif one.destination.broker_name in message.filtered:
                 reason = "filtered"
@@ -120,7 +136,26 @@ class World:
             row = Duplicate(run.epoch, run.source_start, len(self.logs[one.destination]), "duplicate")
             one.now = replace(one.now, duplicates=(*one.now.duplicates, row))
             one.saved = one.now
+            if self.logs[one.source][run.source_start].born.broker_name == one.destination.broker_name:
+                self.sent_back.add((one.destination, len(self.logs[one.destination])))
             self.logs[one.destination].append(self.logs[one.source][run.source_start])
+
+    def restore(self, index: int) -> None:
+        """What the destination of a flow has lost and its source still holds copies of is to be sent back."""
+        one = self.assignments[index % len(self.assignments)]
+        if one.now.examined < one.now.decided:
+            return  # At it already.
+        known, pieces = one.now.build(), set()
+        for other in self.assignments:
+            if other.destination == one.source and other.source.broker_name == one.destination.broker_name:
+                lost = other.now.build().ghosts()
+                pieces |= {record + i for _, _, record, length, lowest in lost if record == lowest for i in range(length)}
+        kept = range(self.lowest[one.source], one.now.examined)
+        pieces = {record for record in pieces if record in kept and not isinstance(known.to_destination(record), Found)}
+        if pieces:
+            later = Epoch(one.now.epochs[-1].number + 1, one.now.examined, min(pieces))
+            one.now = replace(one.now, epochs=(*one.now.epochs, later), examined=min(pieces), pieces=frozenset(pieces))
+            one.saved = one.now
 
     def save(self, index: int) -> None:
         one = self.assignments[index % len(self.assignments)]
@@ -153,14 +188,14 @@ class World:
         business of the flow that made it. A flow that had read further notices, and its rows are stored with the new epoch."""
         where = self.pick(index)
         log = self.logs[where]
-        foreign = [offset for offset, message in enumerate(log) if message.born != where]
+        foreign = [offset for offset, message in enumerate(log) if message.born != where or (where, offset) in self.sent_back]
         keep = max(len(log) - count, foreign[-1] + 1 if foreign else 0, self.lowest[where])
         if keep >= len(log):
             return
         del log[keep:]
         reached = self.offsets.get(where, 0)
         for one in self.assignments:
-            if one.source == where and one.now.examined > keep:
+            if one.source == where and one.now.decided > keep:
                 self.past[(where, one.now.epochs[-1].number)] = reached
                 later = Epoch(one.now.epochs[-1].number + 1, keep, keep)
                 one.now = replace(one.now, epochs=(*one.now.epochs, later), examined=keep)

@@ -33,9 +33,9 @@ def again(course: Course) -> Course:
     return Course.from_json(json.loads(json.dumps(course.to_json())))
 
 
-@given(KINDS, st.booleans(), st.booleans(), EVENTS, st.integers(0, 40))
-def test_every_step_is_carried_out_in_order_and_an_abort_undoes_what_was_begun(kind, is_two_way, fence, events, abort_at):
-    names = steps_of(kind, Options(fence_source=fence), is_two_way=is_two_way)
+@given(KINDS, st.booleans(), st.booleans(), st.booleans(), EVENTS, st.integers(0, 40))
+def test_every_step_is_carried_out_in_order_and_an_abort_undoes_what_was_begun(kind, is_two_way, fence, restore, events, abort_at):
+    names = steps_of(kind, Options(fence_source=fence, restore=restore), is_two_way=is_two_way)
     assert len(set(names)) == len(names)
     course, carried_out = begin(names), []
     for count, event in enumerate([*events, *["finishes"] * len(names)]):
@@ -79,6 +79,13 @@ def test_the_fence_comes_before_what_it_keeps_from_growing():
     assert "fence" not in steps_of(FAILOVER, Options(), is_two_way=False)
     assert "mark" not in steps_of(FAILOVER, Options(), is_two_way=True)
     assert steps_of(FAILBACK, Options(), is_two_way=False)[:2] == ("open", "reverse")
+
+
+def test_what_goes_back_is_on_its_way_before_catching_up_waits_for_it():
+    names = steps_of(FAILBACK, Options(fence_source=True, restore=True), is_two_way=False)
+    assert names.index("reverse") < names.index("restore") < names.index("fence") < names.index("catch-up")
+    assert "restore" in steps_of(FAILBACK, Options(restore=True), is_two_way=True)
+    assert "restore" not in steps_of(FAILOVER, Options(restore=True), is_two_way=False)
 
 
 def test_a_wait_ends_when_the_step_begins_again():

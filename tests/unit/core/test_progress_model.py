@@ -38,8 +38,10 @@ ACTIONS = {
     "duplicate": st.tuples(st.just("duplicate"), which, st.integers(0, 6)),
     "expire": st.tuples(st.just("expire"), which, st.integers(1, 3)),
     "lose_tail": st.tuples(st.just("lose_tail"), which, some),
+    "restore": st.tuples(st.just("restore"), which),
 }
 COMMON = ("produce", "produce", "copy", "copy", "copy", "copy", "consume", "consume", "save", "move")
+LOSSES = ("lose_tail", "restore")
 TWO_SIDES = (ONE_WAY_FOLDED, TWO_WAY, TWO_WAY_FOLDED, TWO_WAY_UNFED)
 
 
@@ -75,7 +77,9 @@ def is_shown(world: World, where: MessageQueue, record: int, passed: int) -> boo
                 last = max(number for number, there in views if isinstance(there, Found) and there.epoch == found.epoch)
                 reached = world.past.get((one.source, last), 0) if found.ghost else world.offsets.get(one.source, 0)
                 first = mapped.to_destination(found.offset, found.epoch)
-                return found.offset < reached or (isinstance(first, Found) and first.offset < passed)
+                assert isinstance(first, Found)
+                is_shown_here = found.offset < reached or first.offset < passed
+                return is_shown_here or (found.ghost and is_shown_where_sent_back(world, where, first.offset))
         if one.source == where and one.destination.broker_name == world.owner:
             answer = one.saved.build().to_destination(record)
             if isinstance(answer, Found):
@@ -83,6 +87,15 @@ def is_shown(world: World, where: MessageQueue, record: int, passed: int) -> boo
             if answer == Absent("expired"):
                 return True
     return False
+
+
+def is_shown_where_sent_back(world: World, where: MessageQueue, record: int) -> bool:
+    """As above, by the place that a message lost on the owning side has there again."""
+    answers = [
+        (one.saved.build().to_destination(record), world.offsets.get(one.destination, 0))
+        for one in world.assignments if one.source == where and one.destination.broker_name == world.owner
+    ]  # fmt: skip
+    return any(isinstance(there, Found) and there.offset < reached for there, reached in answers)
 
 
 def copied_to_owner(world: World) -> set[Message]:
@@ -95,7 +108,7 @@ def may_have_been_elsewhere(world: World) -> bool:
 
 
 @examples(150)
-@given(worlds("duplicate", "expire", "lose_tail"))
+@given(worlds("duplicate", "expire", *LOSSES))
 def test_nothing_is_ever_skipped_and_the_bounds_hold(world):
     """Whatever the maps lag behind."""
     answers = list(planned(world))
@@ -130,7 +143,7 @@ def test_with_complete_maps_the_start_is_the_latest_and_the_count_exact(world):
 
 
 @examples(120)
-@given(worlds("duplicate", "expire", "lose_tail", topologies=TWO_SIDES))
+@given(worlds("duplicate", "expire", *LOSSES, topologies=TWO_SIDES))
 def test_the_start_is_the_first_record_that_the_rows_at_hand_do_not_show_as_processed(world):
     """Maps lag as they like: no later start is safe, since that record may be unprocessed for all anybody knows."""
     for where, start in planned(world):
@@ -138,6 +151,17 @@ def test_the_start_is_the_first_record_that_the_rows_at_hand_do_not_show_as_proc
             lowest, size, passed = world.lowest[where], len(world.logs[where]), world.offsets.get(where, 0)
             open_records = [record for record in range(lowest, size) if not is_shown(world, where, record, passed)]
             assert start.offset == min(open_records, default=size)
+
+
+@examples(150)
+@given(worlds("duplicate", *LOSSES, *LOSSES, "restore", topologies=[TWO_WAY, TWO_WAY_FOLDED]))
+def test_messages_sent_back_are_judged_by_either_of_their_places(world):
+    """Losses and what is done about them more often than above."""
+    for index in range(len(world.assignments)):
+        world.do("copy", index, 10_000)
+        world.do("restore", index)
+        world.do("copy", index, 3)
+    test_nothing_is_ever_skipped_and_the_bounds_hold.hypothesis.inner_test(world)
 
 
 @examples(100)
@@ -155,7 +179,7 @@ def test_three_clusters_with_complete_maps(world):
 
 
 @examples(80)
-@given(worlds("duplicate", "expire", "lose_tail"))
+@given(worlds("duplicate", "expire", *LOSSES))
 def test_a_start_that_is_called_exact_is(world):
     world.save_all()
     answers = list(planned(world))

@@ -1,12 +1,15 @@
 """The batch-wise decision against a plain record-by-record model of the same rules."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from replicator.core.correspondence import Intervals
+from replicator.core.errors import Refused
 from replicator.core.provenance import Provenance
 from replicator.core.record import MessageQueue, RecordBatch, iterate_properties
 from replicator.core.stamp import FIRST_HOP_SUFFIX, Place, find_stamp, stamp_prefix
-from replicator.core.stamping import Decided, Stamper, TagSource
+from replicator.core.stamping import Decided, Restoration, Stamper, TagSource
 
 HERE = Place("hhhhhhhh", MessageQueue("orders", "broker-a", 1))
 THERE = Place("tttttttt", MessageQueue("orders", "broker-b", 2))
@@ -135,3 +138,36 @@ def test_attempts_stay_with_their_records() -> None:
     batch.reconsume_times = [0, 1, 2, 3]
     decided = make_stamper(matches=lambda properties: properties["KEYS"] in ("1", "3")).decide(batch, 10)
     assert (list(decided.offsets), list(decided.reconsume_times)) == ([11, 13], [1, 3])
+
+
+def restoring(through: int, *offsets: int) -> Stamper:
+    restoration = Restoration(through, Intervals((offset, offset + 1) for offset in offsets))
+    tags = TagSource((b"origin",), TAG, lambda properties, origin: TAG)
+    provenance = Provenance(HERE, THERE.cluster_id, relay=False, seen={})
+    return Stamper(PREFIX, tags, RESERVED, provenance, lambda properties: properties["KEYS"] != "14", restoration)
+
+
+def test_what_is_sent_back_is_as_it_was_where_it_was_born() -> None:
+    """Offsets 11 and 13 are to be sent back; from 14 on everything goes its usual way: a message born here, filtered, and a copy."""
+    batch = make_batch([b"KEYS\x0110\x02", copy_of(4), b"KEYS\x0112\x02", copy_of(5), b"KEYS\x0114\x02", copy_of(6), b"KEYS\x0116\x02"])
+    stamper = restoring(14, 11, 13)
+    decided = stamper.decide(batch, 10)
+    assert list(decided.offsets) == [11, 13, 16]
+    assert decided.holes == [(14, 1, "filtered"), (15, 1, "loop")]
+    first, second, born_here = (find_stamp(packed) for packed in decided.properties)
+    assert [(one.hop.offset, one.origin.place, one.origin.offset) for one in (first, second)] == [(11, THERE, 4), (13, THERE, 5)]
+    assert [one.clusters_passed for one in (first, second)] == [{HERE.cluster_id, THERE.cluster_id}] * 2
+    assert [b"origin\x01" in packed for packed in decided.properties] == [False, False, True]
+    assert (born_here.hop.offset, born_here.origin) == (16, None)
+    assert list(stamper.provenance.seen.values()) == [6], "what is read again was judged before"
+
+
+def test_offsets_missing_among_what_is_read_again_have_their_reason_already() -> None:
+    decided = restoring(14, 11).decide(make_batch([copy_of(4), b"KEYS\x0116\x02"], [11, 16]), 10)
+    assert decided.holes == [(14, 2, "expired")]
+
+
+@pytest.mark.parametrize("packed", [b"KEYS\x01k\x02", copy_of(4, put=Place("x", HERE.queue)), copy_of(4, source=Place("c", THERE.queue))])
+def test_only_copies_of_the_destination_s_own_messages_are_sent_back(packed) -> None:
+    with pytest.raises(Refused, match="offset 10 of orders"):
+        restoring(14, 10).decide(make_batch([packed]), 10)
