@@ -24,6 +24,7 @@ Rehearse = Annotated[bool, typer.Option("--rehearse", help="Everything but the w
 Fence = Annotated[
     bool, typer.Option("--fence-source", help="For planned moves: close the groups, and topics no flow writes to, on the side left.")
 ]
+Restore = Annotated[bool, typer.Option("--restore", help="Send back what the failed cluster has lost, behind what it has taken since.")]
 Force = Annotated[bool, typer.Option("--force", help="In spite of blockers, without the groups they concern.")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Begin it and return; status shows how it goes.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, on a terminal, after the plan.")]
@@ -50,6 +51,9 @@ def _show_plan(answer: Mapping[str, Any], output: Format) -> None:
         print(f"group {one['group']} goes on behind what {one['second_group']} processed: {places}")
     messages = answer["not_copied"]["messages"]
     print(f"not copied yet: {'unknown' if messages is None else messages}; seen again in all: {answer['seen_again']}")
+    for one in answer["lost"]["queues"]:
+        where = f"{one['broker_name']}/{one['queue_id']} of {one['topic']}"
+        print(f"lost on {answer['to']}: {one['messages']} messages, whose copies are in {where}")
     print(f"steps: {', '.join(answer['steps'])}")
 
 
@@ -68,22 +72,23 @@ def _commands(kind: str) -> typer.Typer:
 
     def plan(
         task: str, failed: Failed, destination: Destination, topic: Topic = None, group: Group = None, fence_source: Fence = False,
-        output: Output = Format.TABLE,
+        restore: Restore = False, output: Output = Format.TABLE,
     ) -> None:  # fmt: skip
-        answer = Client().get(
-            _path(task, kind, "plan"), failed=failed, destination=destination, topic=topic, group=group, fence_source=fence_source or None
-        )
-        _show_plan(answer, output)
+        options = {"fence_source": fence_source or None, "restore": restore or None}
+        wanted = {"failed": failed, "destination": destination, "topic": topic, "group": group}
+        _show_plan(Client().get(_path(task, kind, "plan"), **wanted, **options), output)
 
     def run(
         task: str, failed: Failed, destination: Destination, topic: Topic = None, group: Group = None, rehearse: Rehearse = False,
-        fence_source: Fence = False, force: Force = False, no_wait: NoWait = False, yes: Yes = False, output: Output = Format.TABLE,
+        fence_source: Fence = False, restore: Restore = False, force: Force = False, no_wait: NoWait = False, yes: Yes = False,
+        output: Output = Format.TABLE,
     ) -> None:  # fmt: skip
         client = Client()
         wanted = {"failed": failed, "destination": destination, "topic": topic, "group": group}
         if not yes and is_terminal():
-            _ask(client.get(_path(task, kind, "plan"), **wanted, fence_source=fence_source or None), kind)
-        body = {**wanted, "rehearse": rehearse, "fence_source": fence_source, "force": force}
+            options = {"fence_source": fence_source or None, "restore": restore or None}
+            _ask(client.get(_path(task, kind, "plan"), **wanted, **options), kind)
+        body = {**wanted, "rehearse": rehearse, "fence_source": fence_source, "restore": restore, "force": force}
         answer = client.post(_path(task, kind, "run"), body)
         if not no_wait:
             answer = {**answer, **_follow(client, task, kind, answer["id"], quiet=output is not Format.TABLE)}

@@ -7,6 +7,7 @@ Records without a copy cannot be compared: from the last such copy on, the histo
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -17,7 +18,7 @@ from replicator.coordinator.connections import Connections, Link
 from replicator.coordinator.declared import Declared
 from replicator.coordinator.parked import read_record
 from replicator.core.correspondence import Segment
-from replicator.core.errors import Missing, ReplicatorError
+from replicator.core.errors import ReplicatorError
 from replicator.core.offset_map import OffsetMap
 from replicator.core.record import OffsetRange, Record, RecordIdentity
 from replicator.core.stamp import find_stamp
@@ -51,15 +52,15 @@ async def find_divergence(
     end = min(position, bounds.max_offset)
     try:
         source = await connections.get(known.cluster(one.source), at_once=True)
-        if await _is_unchanged(source, one, bounds):
+        if await _is_unchanged(source, one, bounds, position):
             return Divergence(position, position)
         destination = await connections.get(known.cluster(one.destination), at_once=True)
         kept = await destination.ask(destination.connector.offset_range(one.destination_queue))
         offset_map = await Atlas(store).offset_map(one.assignment_id)
-        comparable = (_cut(copy, bounds.min_offset, end, kept) for copy in offset_map.lowest_copies())
-        copies = _Copies(source, destination, one, sorted(c for c in comparable if c.length > 0))
-        offset = await _search(copies, bounds.min_offset)
-        return Divergence(offset, end if copies.was_unable else max(offset, _doubtful_end(offset_map, end, kept)))
+        comparable = (cut(copy, bounds.min_offset, end, kept) for copy in offset_map.lowest_copies())
+        copies = Copies(source, destination, one, sorted(c for c in comparable if c.length > 0))
+        offset = await _differs_from(copies, bounds)
+        return Divergence(offset, max(offset, _doubtful_end(offset_map, end, kept)))
     except StoreUnavailable:
         raise
     except ReplicatorError as error:
@@ -84,24 +85,26 @@ def _doubtful_end(offset_map: OffsetMap, end: int, kept: OffsetRange) -> int:
     return min(end, max(ends))
 
 
-async def _is_unchanged(source: Link, one: Assignment, bounds: OffsetRange) -> bool:
-    """The last record that was examined is still there, and so is everything before it."""
-    identity = one.checkpoint.identity if one.checkpoint is not None else None
+async def _is_unchanged(source: Link, one: Assignment, bounds: OffsetRange, position: int) -> bool:
+    """The last record that was examined is still there, and so is everything before it. Who reads again what lies below proves less."""
+    identity = one.checkpoint.identity if one.checkpoint is not None and one.checkpoint.examined_through == position else None
     if identity is None or not bounds.min_offset <= identity.queue_offset < bounds.max_offset:
         return False
     found = await read_record(source, one.source_queue, identity.queue_offset)
     return RecordIdentity(found.queue_offset, found.store_timestamp_ms, found.commit_log_offset, found.body_crc) == identity
 
 
-def _cut(copies: Segment, first: int, end: int, kept: OffsetRange) -> Segment:
-    """What of it lies in ``[first, end)`` of the source and is kept in the destination."""
+def cut(copies: Segment, first: int, end: int | None, kept: OffsetRange) -> Segment:
+    """What of it lies in ``[first, end)`` of the source, or from ``first`` on, and is kept in the destination."""
     skipped = max(0, first - copies.left, kept.min_offset - copies.right)
-    length = min(copies.length, end - copies.left, kept.max_offset - copies.right) - skipped
+    length = min(copies.length, kept.max_offset - copies.right) - skipped
+    if end is not None:
+        length = min(length, end - copies.left - skipped)
     return Segment(copies.left + skipped, copies.right + skipped, length)
 
 
-class _Copies:
-    """Copies by number, in source order."""
+class Copies:
+    """Copies of one history of a source queue by number, in source order, to be compared with what the source has now."""
 
     def __init__(self, source: Link, destination: Link, assignment: Assignment, segments: list[Segment]) -> None:
         self._source = source
@@ -109,8 +112,6 @@ class _Copies:
         self._assignment = assignment
         self._segments = segments
         self._numbers = [0, *accumulate(segment.length for segment in segments)]
-        self.was_unable = False
-        """A copy or its original expired while it was looked for."""
 
     def __len__(self) -> int:
         return self._numbers[-1]
@@ -120,14 +121,31 @@ class _Copies:
         segment = self._segments[index]
         return segment.left + number - self._numbers[index], segment.right + number - self._numbers[index]
 
-    async def is_same(self, number: int) -> bool:
+    def after(self, number: int) -> Iterator[Segment]:
+        """Those from ``number`` on."""
+        for segment, first in zip(self._segments, self._numbers, strict=False):
+            skipped = max(0, number - first)
+            if skipped < segment.length:
+                yield Segment(segment.left + skipped, segment.right + skipped, segment.length - skipped)
+
+    async def count_same(self, bounds: OffsetRange) -> int:
+        """How many of them, the first ones, still have their original where their stamps say, found by halving. ``bounds``: of the source
+        queue. Raises ``Missing`` where a record expired meanwhile."""
+        same, end = 0, len(self)
+        while same < end:
+            middle = (same + end) // 2
+            if await self._is_same(middle, bounds):
+                same = middle + 1
+            else:
+                end = middle
+        return same
+
+    async def _is_same(self, number: int, bounds: OffsetRange) -> bool:
         source_offset, destination_offset = self.offsets(number)
-        try:
-            original = await read_record(self._source, self._assignment.source_queue, source_offset)
-            copy = await read_record(self._destination, self._assignment.destination_queue, destination_offset)
-        except Missing:
-            self.was_unable = True
+        if source_offset >= bounds.max_offset:
             return False
+        original = await read_record(self._source, self._assignment.source_queue, source_offset)
+        copy = await read_record(self._destination, self._assignment.destination_queue, destination_offset)
         return self._is_copy(original, copy)
 
     def _is_copy(self, original: Record, copy: Record) -> bool:
@@ -140,12 +158,6 @@ class _Copies:
         )
 
 
-async def _search(copies: _Copies, lowest: int) -> int:
-    same, end = 0, len(copies)
-    while same < end:
-        middle = (same + end) // 2
-        if await copies.is_same(middle):
-            same = middle + 1
-        else:
-            end = middle
-    return copies.offsets(same - 1)[0] + 1 if same else lowest
+async def _differs_from(copies: Copies, bounds: OffsetRange) -> int:
+    same = await copies.count_same(bounds)
+    return copies.offsets(same - 1)[0] + 1 if same else bounds.min_offset

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,7 +134,9 @@ async def _ways_out(
                 f"{one.source_queue} of {one.source} holds offsets {bounds.min_offset} to {bounds.max_offset}, not {from_offset}",
                 hint="narrow it down with --topic and --source, --destination",
             )
-        position = one.checkpoint.examined_through if one.checkpoint is not None else one.start_offset
+        examined = one.checkpoint.examined_through if one.checkpoint is not None else one.start_offset
+        # What was not sent back yet stays where its copies are; it can be asked for again.
+        position = max(examined, (await store.epochs(one.assignment_id))[-1].restored_through)
         divergence = await find_divergence(store, connections, known, one, bounds, position)
         # What may be a record that was copied before is left out, though it may be a new one: copying old ones twice is worse.
         without_doubling = min(max(position, bounds.min_offset), bounds.max_offset, divergence.new_from)
@@ -142,8 +145,18 @@ async def _ways_out(
 
 
 async def _go_on(store: Store, way: WayOut, reason: str) -> None:
-    """A new epoch, once the holder of the queue has let go of it."""
-    one = way.assignment
+    async def begin() -> None:
+        await store.set_epoch(
+            way.assignment.assignment_id, way.epoch, way.go_on_at, reason,
+            given_up=way.lost, divergence_offset=way.divergence_offset,
+        )  # fmt: skip
+
+    await once_let_go(store, way.assignment, begin)
+
+
+async def once_let_go(store: Store, one: Assignment, change: Callable[[], Awaitable[None]]) -> None:
+    """``change`` is made once the holder of the queue has let go of it, which its topic is paused for. Raises ``Conflict`` where that
+    does not happen in time."""
     flow = (one.source, one.destination)
     await store.set_paused(one.task, True, topic=one.source_queue.topic, flow=flow)
     try:
@@ -155,8 +168,6 @@ async def _go_on(store: Store, way: WayOut, reason: str) -> None:
         )
         async for attempt in retrying:
             with attempt:
-                await store.set_epoch(
-                    one.assignment_id, way.epoch, way.go_on_at, reason, given_up=way.lost, divergence_offset=way.divergence_offset
-                )
+                await change()
     finally:
         await store.set_paused(one.task, False, topic=one.source_queue.topic, flow=flow)

@@ -19,8 +19,8 @@ FAILOVER, FAILBACK = "failover", "failback"
 RUNNING, WAITING, ABORTING, DONE, ABORTED, FAILED = "running", "waiting", "aborting", "done", "aborted", "failed"
 ENDED = frozenset({DONE, ABORTED, FAILED})
 
-OPEN, REVERSE, FENCE, CATCH_UP, MARK, PROGRESS, OWNER, CLOSE = (
-    "open", "reverse", "fence", "catch-up", "mark", "progress", "owner", "close",
+OPEN, REVERSE, RESTORE, FENCE, CATCH_UP, MARK, PROGRESS, OWNER, CLOSE = (
+    "open", "reverse", "restore", "fence", "catch-up", "mark", "progress", "owner", "close",
 )  # fmt: skip
 UNDONE_BY_ABORT = frozenset({FENCE, REVERSE, OWNER})
 """What else a step did stays, and is harmless: offsets written to a side that nobody consumes on are written again or consumed from."""
@@ -30,13 +30,14 @@ UNDONE_BY_ABORT = frozenset({FENCE, REVERSE, OWNER})
 class Options:
     """``rehearse``: everything but what a client of either cluster would notice. ``fence_source``: the side that is left stops
     serving the groups and, where no flow writes to its topics, taking messages. ``force``: go on in spite of blockers, leaving out
-    what they concern. ``topic``, ``group``: only these."""
+    what they concern. ``topic``, ``group``: only these. ``restore``: at a failback, what the failed cluster has lost goes back to it."""
 
     rehearse: bool = False
     fence_source: bool = False
     force: bool = False
     topic: str | None = None
     group: str | None = None
+    restore: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -80,13 +81,15 @@ def steps_of(kind: str, options: Options, *, is_two_way: bool) -> tuple[str, ...
     """In their order.
 
     A one-way task has no flow back: what is born at the destination from now on is marked at a failover, and carried by a temporary
-    reverse flow at the failback. ``catch-up`` comes after the fence, so that what it waits for cannot grow any more."""
+    reverse flow at the failback. ``catch-up`` comes after the fence, so that what it waits for cannot grow any more, and waits for what
+    ``restore`` has sent on its way."""
     fence = (FENCE,) if options.fence_source else ()
     if kind == FAILOVER:
         mark = () if is_two_way else (MARK,)
         return (*fence, CATCH_UP, *mark, PROGRESS, OWNER)
     reverse = () if is_two_way else (REVERSE,)
-    return (OPEN, *reverse, *fence, CATCH_UP, PROGRESS, OWNER, CLOSE)
+    restore = (RESTORE,) if options.restore else ()
+    return (OPEN, *reverse, *restore, *fence, CATCH_UP, PROGRESS, OWNER, CLOSE)
 
 
 def begin(names: Sequence[str]) -> Course:

@@ -302,6 +302,18 @@ class NotCopied(BaseModel):
     queues: list[UncopiedQueue]
 
 
+class LostQueue(BaseModel):
+    topic: str
+    broker_name: str
+    queue_id: int
+    messages: int
+
+
+class LostMessages(BaseModel):
+    messages: int
+    queues: list[LostQueue]
+
+
 class MovePlan(BaseModel):
     kind: Literal["failover", "failback"]
     task: str
@@ -316,6 +328,7 @@ class MovePlan(BaseModel):
     not_copied: NotCopied
     by_origin: list[dict[str, Any]]
     returning: list[dict[str, Any]]
+    lost: LostMessages
 
 
 class MoveStep(BaseModel):

@@ -24,7 +24,8 @@ class Kind(StrEnum):
 
 class MoveBody(Body):
     """``rehearse``: everything but what clients would notice. ``fence_source``: the side that is left stops serving the groups, and
-    its topics stop taking messages. ``force``: in spite of blockers, without the groups they concern."""
+    its topics stop taking messages. ``force``: in spite of blockers, without the groups they concern. ``restore``: at a failback, what
+    the failed cluster has lost goes back to it."""
 
     failed: Text
     destination: Text
@@ -33,18 +34,19 @@ class MoveBody(Body):
     rehearse: bool = False
     fence_source: bool = False
     force: bool = False
+    restore: bool = False
 
     def move(self, task: str, kind: Kind) -> Move:
-        options = Options(self.rehearse, self.fence_source, self.force, self.topic, self.group)
+        options = Options(self.rehearse, self.fence_source, self.force, self.topic, self.group, self.restore)
         return Move(task, kind.value, self.failed, self.destination, options)
 
 
 @router.get("/{kind}/plan", dependencies=[READ], responses=answer(MovePlan))
 async def plan(
     task: Text, kind: Kind, given: Given, failed: Text, destination: Text, topic: Text | None = None, group: Text | None = None,
-    fence_source: bool = False,
+    fence_source: bool = False, restore: bool = False,
 ) -> Any:  # fmt: skip
-    move = Move(task, kind.value, failed, destination, Options(topic=topic, group=group, fence_source=fence_source))
+    move = Move(task, kind.value, failed, destination, Options(topic=topic, group=group, fence_source=fence_source, restore=restore))
     return await given.coordinator.failover_plan(move)
 
 

@@ -12,8 +12,10 @@ from typing import Any
 
 from replicator.coordinator.connections import Link
 from replicator.coordinator.failover.origins import OriginPlan, ReturnPlan, is_second_group
+from replicator.coordinator.failover.restoring import Lost
 from replicator.coordinator.progress.planning import REFUSE, Asked, GroupPlan, seen_again_in
 from replicator.coordinator.progress.scene import Scene
+from replicator.coordinator.stops import STOPPED
 from replicator.core.errors import ReplicatorError
 from replicator.core.failover import FAILBACK, Options
 from replicator.core.subscriptions import Carried
@@ -72,6 +74,7 @@ class Assessment:
     uncopied: Uncopied
     origins: list[OriginPlan] = field(default_factory=list)
     returns: list[ReturnPlan] = field(default_factory=list)
+    lost: list[Lost] = field(default_factory=list)
     steps: Sequence[str] = ()
 
     @property
@@ -94,6 +97,7 @@ class Assessment:
             "not_copied": {**asdict(self.uncopied), "queues": list(self.uncopied.queues)},
             "by_origin": [one.to_json() for one in self.origins],
             "returning": [one.to_json() for one in self.returns],
+            "lost": {"messages": sum(one.count for one in self.lost), "queues": [one.to_json() for one in self.lost]},
         }  # fmt: skip
 
 
@@ -148,6 +152,29 @@ def find_blockers(
     elif waiting.messages:
         age = f", the oldest {waiting.age_seconds:.0f} s old" if waiting.age_seconds is not None else ""
         found.append(Blocker("not-copied", WARNS, f"{waiting.messages} messages of {move.left} are not on {move.target} yet{age}"))
+    return found
+
+
+def find_losses(move: Move, lost: Sequence[Lost], doubtful: Sequence[Assignment], relays: Sequence[str]) -> list[Blocker]:
+    """What a failback has to say of messages that the cluster it leads to has lost. ``doubtful``: queues of it that nobody has looked at
+    since. ``relays``: tasks that would carry on what comes back."""
+    found = []
+    wanted = move.options.restore
+    if doubtful:
+        text = f"what {move.target} has lost is not known: {len(doubtful)} of its queues are {doubtful[0].state}"
+        if doubtful[0].state == STOPPED:
+            text += f"; resume {move.task} --accept-loss goes on where they differ"
+        found.append(Blocker("loss-not-known", BLOCKS if wanted else WARNS, text))
+    count = sum(one.count for one in lost)
+    if count and wanted:
+        text = f"{count} messages go back to {move.target} behind newer ones; a group that processed them there before sees them again"
+        found.append(Blocker("restored", WARNS, text))
+    elif count:
+        text = f"{count} messages that {move.target} has lost are on {move.left} only: who goes back does not get them without --restore"
+        found.append(Blocker("lost-messages", WARNS, text))
+    if count and wanted and relays:
+        text = f"what goes back to {move.target} would be carried on to others that may have it: {', '.join(relays)} relay"
+        found.append(Blocker("restored-is-relayed", BLOCKS, text))
     return found
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from replicator.coordinator import declared
 from replicator.coordinator.connections import Connections
-from replicator.coordinator.failover.assessing import Assessment, Move, find_blockers, uncopied
+from replicator.coordinator.failover.assessing import Assessment, Blocker, Move, find_blockers, find_losses, uncopied
 from replicator.coordinator.failover.origins import origin_plans, return_plans
+from replicator.coordinator.failover.restoring import Lost, find_lost, relaying, unsettled
 from replicator.coordinator.failover.runner import FailoverRunner
 from replicator.coordinator.progress.loop import ProgressLoop
 from replicator.coordinator.progress.retries import waiting_counts
@@ -18,7 +19,7 @@ from replicator.core.errors import InvalidInput, Missing, Unsafe
 from replicator.core.failover import FAILBACK, FAILOVER, Course, begin, steps_of
 from replicator.core.task import ReplicationTask
 from replicator.store.failover_rows import FailoverRow
-from replicator.store.port import Store
+from replicator.store.port import Assignment, Store
 
 SHOWN_MAX = 20
 
@@ -88,12 +89,27 @@ class FailoverCommands:
         is_back = move.kind == FAILBACK
         origins = [] if is_back else await origin_plans(scene, topic)
         returns = await return_plans(scene, topic) if is_back else []
-        return Assessment(move, blockers, chosen, waiting, origins, returns, steps)
+        lost: list[Lost] = []
+        if is_back:
+            lost, blockers = await self._lost(move, task, scene.assignments, blockers)
+        return Assessment(move, blockers, chosen, waiting, origins, returns, lost, steps)
+
+    async def _lost(
+        self, move: Move, task: ReplicationTask, assignments: Sequence[Assignment], blockers: list[Blocker]
+    ) -> tuple[list[Lost], list[Blocker]]:
+        topic = move.options.topic
+        own = [one for one in assignments if one.task == task.name]
+        lost = await find_lost(self._store, self._connections, task.name, move.target, move.left, topic)
+        topics = {one.queue.source_queue.topic for one in lost}
+        relays = relaying((await declared.load(self._store)).tasks.values(), move.target, move.left, topics)
+        return lost, [*blockers, *find_losses(move, lost, unsettled(own, move.target, move.left, topic), relays)]
 
     async def _resolved(self, move: Move) -> Move:
         """A failback names the clusters as the failover before it did. Who names them the other way round, from where to where,
         is understood where a failover was recorded."""
         if move.kind != FAILBACK:
+            if move.options.restore:
+                raise InvalidInput("only a failback restores: a cluster that failed takes nothing")
             return move
         done = [row for row in await self._store.failovers(move.task) if row.kind == FAILOVER and not row.options.get("rehearse")]
         pairs = [(row.failed, row.destination) for row in done]

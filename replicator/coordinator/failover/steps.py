@@ -15,6 +15,7 @@ from replicator.coordinator import declared
 from replicator.coordinator.connections import Connections, Link
 from replicator.coordinator.failover.assessing import Move
 from replicator.coordinator.failover.origins import OriginPlan, ReturnPlan, origin_plans, return_plans
+from replicator.coordinator.failover.restoring import examined, find_lost, restore, unsettled
 from replicator.coordinator.failover.reverse import Reverse
 from replicator.coordinator.progress.loop import ProgressLoop
 from replicator.coordinator.progress.planning import REFUSE, Asked, GroupPlan, seen_again_in
@@ -22,7 +23,7 @@ from replicator.coordinator.progress.scene import Scene, look
 from replicator.coordinator.progress.writing import Wish, Written, keeper, make_group, set_consumable
 from replicator.core.connector import ClosesTopics
 from replicator.core.errors import OUT_OF_REACH, NotConnected, ReplicatorError
-from replicator.core.failover import CATCH_UP, FAILBACK, FENCE, MARK, OPEN, OWNER, PROGRESS, REVERSE
+from replicator.core.failover import CATCH_UP, FAILBACK, FENCE, MARK, OPEN, OWNER, PROGRESS, RESTORE, REVERSE
 from replicator.core.groups import GroupSettings
 from replicator.core.record import MessageQueue
 from replicator.core.task import ReplicationTask
@@ -55,8 +56,8 @@ class Steps:
 
     async def carry_out(self, name: str, note: Note) -> str:
         done: dict[str, Callable[[Note], Awaitable[str]]] = {
-            OPEN: self._open, REVERSE: self._reverse, FENCE: self._fence, CATCH_UP: self._catch_up, MARK: self._mark,
-            PROGRESS: self._progress, OWNER: self._owner,
+            OPEN: self._open, REVERSE: self._reverse, RESTORE: self._restore, FENCE: self._fence, CATCH_UP: self._catch_up,
+            MARK: self._mark, PROGRESS: self._progress, OWNER: self._owner,
         }  # fmt: skip
         return await done.get(name, self._close)(note)
 
@@ -154,6 +155,25 @@ class Steps:
             return "would create the reverse flow"
         return await self.reverse.put(await self._task(), self.move.left, self.move.target)
 
+    async def _restore(self, note: Note) -> str:
+        """What the target has lost is on its way back; ``catch-up`` waits until it is there."""
+        left, target = self.move.left, self.move.target
+        doubtful = unsettled(await self.store.assignments(task=self.move.task), target, left, self.move.options.topic)
+        if doubtful:
+            raise Waits(f"what {target} has lost is not known yet: {doubtful[0].source_queue} is {doubtful[0].state}")
+        if not self.move.options.rehearse:
+            await self._flow(left, target)
+        lost = await find_lost(self.store, self.connections, self.move.task, target, left, self.move.options.topic)
+        text = f"{sum(one.count for one in lost)} messages of {len(lost)} queues that {target} has lost"
+        if self.move.options.rehearse:
+            return f"would send back {text}"
+        waiting = next((one for one in lost if not one.is_examined), None)
+        if waiting is not None:
+            raise Waits(f"the reverse flow has not read {waiting.queue.destination_queue} of {left} up to there yet")
+        for one in lost:
+            await restore(self.store, one, self.why)
+        return f"{text} go back to it, behind what it has taken since" if lost else f"{target} has lost nothing that is not back"
+
     async def _catch_up(self, note: Note) -> str:
         """Until everything that stood on the side left when this step began is on the target, or there is no asking."""
         left, target = self.move.left, self.move.target
@@ -166,8 +186,8 @@ class Steps:
         await self._producers_have_noticed()
         flow = await self._flow(left, target)
         ends = await self._ends(link, flow, note)
-        behind = [one for one in flow if _examined(one) < ends.get(str(one.assignment_id), 0)]
-        missing = sum(ends[str(one.assignment_id)] - _examined(one) for one in behind)
+        behind = [one for one in flow if examined(one) < ends.get(str(one.assignment_id), 0)]
+        missing = sum(ends[str(one.assignment_id)] - examined(one) for one in behind)
         if not missing:
             return f"everything of {left} up to {sum(ends.values())} offsets over {len(flow)} queues is on {target}"
         stopped = next((one for one in behind if one.state not in ("running", "starting", "waiting-for-worker")), None)
@@ -343,10 +363,6 @@ class Steps:
             await self.connections.lost(link)
             raise
         return link
-
-
-def _examined(one: Assignment) -> int:
-    return one.checkpoint.examined_through if one.checkpoint is not None else one.start_offset
 
 
 def _refused_in(chosen: Sequence[tuple[Asked, list[GroupPlan]]]) -> list[str]:
