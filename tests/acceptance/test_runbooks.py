@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ import pytest
 
 from deploy.local import LocalCluster, running_clusters, start_clusters, stop_clusters
 from tests.acceptance.process import ReplicatorProcess
+from tests.faults.test_history_real import copy_store, store_of
 from tests.integration.conftest import PATIENT
 
 pytestmark = [pytest.mark.rocketmq, pytest.mark.postgres, pytest.mark.timeout(400)]
@@ -40,8 +42,10 @@ def regions():
 class Runbook:
     """One of the page's: its files written for these clusters, its steps in a shell where ``replicator`` is this one."""
 
-    def __init__(self, name: str, folder: Path, regions, topic: str) -> None:
+    def __init__(self, name: str, folder: Path, regions, topic: str, files_of: str | None = None) -> None:
+        """``files_of``: the runbook whose files it uses."""
         self.name = name
+        self.files_of = files_of or name
         self.folder = folder
         self.left = [step for step in blocks("step") if step.startswith(f"{name}/")]
         self.topic = topic
@@ -57,7 +61,7 @@ class Runbook:
 
     def write(self, name: str, **words: str) -> None:
         """A file of the page, with these words of it replaced."""
-        text = blocks("file")[f"{self.name}/{name}"]
+        text = blocks("file")[f"{self.files_of}/{name}"]
         for word, value in {**words, "TOPIC": self.topic}.items():
             assert word in text
             text = text.replace(word, value)
@@ -80,9 +84,9 @@ class Runbook:
 def runbook_of(tmp_path, topic_name):
     made: list[Runbook] = []
 
-    def make(name: str, clusters) -> tuple[Runbook, str]:
+    def make(name: str, clusters, files_of: str | None = None) -> tuple[Runbook, str]:
         topic = topic_name(name)
-        book = Runbook(name, tmp_path, clusters, topic)
+        book = Runbook(name, tmp_path, clusters, topic, files_of)
         made.append(book)
         return book, topic
 
@@ -93,7 +97,7 @@ def runbook_of(tmp_path, topic_name):
 
 @pytest.fixture
 def runbook(runbook_of, regions):
-    return lambda name: runbook_of(name, regions)
+    return lambda name, **more: runbook_of(name, regions, **more)
 
 
 def keys(rows) -> set[str]:
@@ -119,8 +123,8 @@ def back(cluster: LocalCluster) -> None:
 
 
 def test_every_step_of_the_page_is_in_a_runbook_that_is_tried() -> None:
-    assert {name.partition("/")[0] for name in blocks("step")} == {name.partition("/")[0] for name in blocks("file")}
-    assert {name.partition("/")[0] for name in blocks("step")} == {"geo", "anew", "active", "centre"}
+    assert {name.partition("/")[0] for name in blocks("file")} == {"geo", "anew", "active", "centre"}
+    assert {name.partition("/")[0] for name in blocks("step")} == {"geo", "tail", "anew", "active", "centre"}
 
 
 def test_geo_disaster_recovery(regions, witness, runbook) -> None:
@@ -151,6 +155,71 @@ def test_geo_disaster_recovery(regions, witness, runbook) -> None:
     rest = keys(witness.take(hangzhou.name_servers, topic, group, 2 * COUNT))
     assert not rest & processed
     assert processed | rest == {f"m-{n}" for n in range(COUNT)} | {f"meanwhile-{n}" for n in range(60)}
+    book.process.assert_no_traceback()
+    assert book.left == [], "steps of the runbook that nobody tried"
+
+
+KEPT, LOST, NEW, ABROAD = 60, 50, 7, 20
+
+
+def numbered(prefix: str, count: int) -> set[str]:
+    return {f"{prefix}-{number}" for number in range(count)}
+
+
+@pytest.mark.long
+def test_a_region_that_came_back_without_its_newest_messages(regions, witness, runbook, tmp_path) -> None:
+    hangzhou, shanghai = regions
+    book, topic = runbook("tail", files_of="geo")
+    witness.create_topic(hangzhou.name_servers, topic, queues=QUEUES)
+    book.process.start()
+    book.process.wait_ready()
+    group = f"{topic}-pay"
+    witness.bulk(hangzhou.name_servers, topic, KEPT, prefix="kept", batch_size=7, with_keys=True)
+    book.process.wait_caught_up(60, copied_at_least=KEPT)
+    begin(witness, hangzhou, topic, group)
+    store, older = store_of(hangzhou), tmp_path / "older"
+    hangzhou.kill_broker()
+    copy_store(store, older)
+    hangzhou.start_broker()
+    witness.bulk(hangzhou.name_servers, topic, LOST, prefix="lost", batch_size=7, with_keys=True)
+    book.process.wait_caught_up(90, copied_at_least=KEPT + LOST)
+    processed = keys(witness.take(hangzhou.name_servers, topic, group, 30))
+    wait_progress(book, group, "hangzhou", "shanghai", 30)
+    hangzhou.kill_broker()
+    sides = ("--failed", "hangzhou", "--destination", "shanghai")
+    assert book.process.command("failover", "run", "orders", *sides, "--yes").returncode == 0
+    processed |= new_of(keys(witness.take(shanghai.name_servers, topic, group, 45)), processed)
+    witness.bulk(shanghai.name_servers, topic, ABROAD, prefix="abroad", with_keys=True)
+    processed |= new_of(keys(witness.take(shanghai.name_servers, topic, group, 10)), processed)
+
+    shutil.rmtree(store)
+    copy_store(older, store)
+    hangzhou.start_broker()
+    witness.bulk(hangzhou.name_servers, topic, NEW, prefix="new", with_keys=True)
+    book.process.wait_flow("stopped", lambda flow: flow["state"] == "stopped-history-change", 60, source="hangzhou")
+    plan = book.process.answer_of("failback", "plan", "orders", *sides, "--restore")
+    assert [one["name"] for one in plan["blockers"] if one["severity"] == "blocks"] == ["loss-not-known"]
+    assert book.process.command("failback", "run", "orders", *sides, "--restore", "--yes").returncode == 4
+    said = book.step("differ")
+    assert "gives up nothing" in said
+    book.process.wait_caught_up(60, copied_at_least=KEPT + LOST + NEW)
+    said = book.step("failback")
+    assert f"WARNS: {LOST} messages go back to hangzhou" in said
+    assert f"restore: {LOST} messages of {QUEUES} queues that hangzhou has lost go back to it" in said
+
+    everything = numbered("kept", KEPT) | numbered("lost", LOST) | numbered("new", NEW) | numbered("abroad", ABROAD)
+    home = witness.drain(hangzhou.name_servers, topic, expect=len(everything))
+    abroad = witness.drain(shanghai.name_servers, topic, expect=len(everything))
+    assert keys(home) == keys(abroad) == everything
+    born, sent_back = ([row for row in rows if row.keys.startswith("lost-")] for rows in (abroad, home))
+    assert not any("origin" in row.user_properties for row in sent_back), "as they were where they were born"
+    assert {row.keys: row.sha256 for row in sent_back} == {row.keys: row.sha256 for row in born}
+    rest = keys(witness.take(hangzhou.name_servers, topic, group, len(everything)))
+    assert processed | rest == everything, "lost"
+    again = len(processed & rest)
+    print(f"{again} of {len(processed)} processed messages seen again, of {LOST} sent back")
+    assert f"{again} messages are seen again" in said
+    assert book.process.answer_of("failback", "plan", "orders", *sides)["lost"]["messages"] == 0
     book.process.assert_no_traceback()
     assert book.left == [], "steps of the runbook that nobody tried"
 
