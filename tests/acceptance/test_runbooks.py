@@ -176,13 +176,13 @@ def test_a_region_that_came_back_without_its_newest_messages(regions, witness, r
     group = f"{topic}-pay"
     witness.bulk(hangzhou.name_servers, topic, KEPT, prefix="kept", batch_size=7, with_keys=True)
     book.process.wait_caught_up(60, copied_at_least=KEPT)
-    begin(witness, hangzhou, topic, group)
     store, older = store_of(hangzhou), tmp_path / "older"
     hangzhou.kill_broker()
     copy_store(store, older)
     hangzhou.start_broker()
     witness.bulk(hangzhou.name_servers, topic, LOST, prefix="lost", batch_size=7, with_keys=True)
     book.process.wait_caught_up(90, copied_at_least=KEPT + LOST)
+    begin(witness, hangzhou, topic, group)
     processed = keys(witness.take(hangzhou.name_servers, topic, group, 30))
     wait_progress(book, group, "hangzhou", "shanghai", 30)
     hangzhou.kill_broker()
