@@ -57,11 +57,9 @@ async def find_lost(
     and ``Missing`` where a record expired while it was looked at: ask again."""
     known = await declared.load(store)
     atlas = Atlas(store)
-    every = [one for one in await store.assignments() if one.task]
-    back = {one.source_queue: one for one in every if (one.source, one.destination) == (kept_by, lost_by)}
     lost = []
-    for one in every:
-        if one.task != task or (one.source, one.destination) != (lost_by, kept_by) or topic not in (None, one.source_queue.topic):
+    for one in await store.assignments(task=task):
+        if (one.source, one.destination) != (lost_by, kept_by) or topic not in (None, one.source_queue.topic):
             continue
         offset_map = await atlas.offset_map(one.assignment_id)
         if not offset_map.ghosts() or group_behind(one.source_queue.topic) is not None:
@@ -74,10 +72,12 @@ async def find_lost(
         for segments in _by_history(offset_map, bounds, kept):
             copies = Copies(source, destination, one, segments)
             records += _ranges(copies.after(await copies.count_same(bounds)))
-        way_back = back.get(one.destination_queue)
-        if way_back is not None:
-            records = await _not_sent_back(store, atlas, way_back, records)
+        # A reverse flow that was deleted after the last failback has left its map, which tells what went back then.
+        ways = [way for way in await atlas.assignments_from(kept_by, one.destination_queue) if way.destination == lost_by]
+        for way in ways:
+            records = await _not_sent_back(store, atlas, way, records)
         if records:
+            way_back = next((way for way in ways if way.task), None)
             lost.append(Lost(one, tuple(Intervals(sorted(records))), way_back))
     return lost
 
@@ -129,7 +129,7 @@ async def _not_sent_back(
     store: Store, atlas: Atlas, way_back: Assignment, records: Sequence[tuple[int, int]]
 ) -> list[tuple[int, int]]:
     newest = (await store.epochs(way_back.assignment_id))[-1]
-    if examined(way_back) < newest.restored_through:
+    if way_back.task and examined(way_back) < newest.restored_through:
         return []  # It is at it.
     sent = await atlas.offset_map(way_back.assignment_id)
     return [

@@ -78,6 +78,10 @@ async def test_what_goes_back_is_asked_for_once(world):
     await world.store.save_progress([saved])
     (one,) = await found(world)
     assert one.ranges == ((12, 13),), "one of them has not come back"
+    await world.store.release(leased.assignment_id, leased.token, clean=True)
+    await world.coordinator.delete("tasks", "t-back")
+    (one,) = await found(world)
+    assert (one.ranges, one.way_back) == (((12, 13),), None), "what is left of a deleted task tells it still"
 
 
 async def test_a_worker_that_does_not_let_go_is_not_overtaken(world, monkeypatch):
