@@ -115,13 +115,13 @@ def found_checkpoint(one: Assignment, gathered: Gathered, epochs: Sequence[Epoch
     newest, seen, stored = epochs[-1], gathered.newest, one.checkpoint
     fresh = Checkpoint(newest.number, scanned_through=bounds.max_offset, copied_total=gathered.copies_total)
     if seen is None or seen.number < newest.number:
-        begins = one.start_offset if newest.number == 1 or newest.start_offset is None else newest.start_offset
         epoch, last_restored = gathered.last_restored
-        if epoch == newest.number:
-            begins = max(begins, last_restored + 1)
+        at_least = last_restored + 1 if epoch == newest.number else 0
+        begins = max(at_least, one.start_offset if newest.number == 1 or newest.start_offset is None else newest.start_offset)
         if stored is not None and stored.epoch == newest.number and stored.confirmed_destination_offset < bounds.min_offset:
             # Its copies have expired, or there never were any: the log contradicts nothing of what was written down.
-            return replace(fresh, examined_through=stored.examined_through, identity=stored.identity, seen=stored.seen)
+            position = max(at_least, stored.examined_through)
+            return replace(fresh, examined_through=position, identity=stored.identity, seen=stored.seen)
         return replace(fresh, examined_through=begins)
     return replace(
         fresh,

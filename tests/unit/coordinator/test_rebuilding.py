@@ -12,7 +12,7 @@ from replicator.coordinator.atlas import Atlas
 from replicator.coordinator.service import Coordinator
 from replicator.core.errors import InvalidInput, Missing, Unsafe
 from replicator.core.offset_map import Absent, Epoch, Found, NotYet
-from replicator.core.stamp import FIRST_HOP_SUFFIX, Place, stamp_prefix
+from replicator.core.stamp import FIRST_HOP_SUFFIX, Coordinates, Place, Stamp, relay_suffix, stamp_prefix
 from replicator.store.memory import MemoryStore
 from replicator.store.port import Checkpoint, Hole, Progress, Run
 from tests.unit.coordinator.conftest import INSTANCE, World, connect, one_way, queue, two_way
@@ -20,12 +20,16 @@ from tests.unit.coordinator.conftest import INSTANCE, World, connect, one_way, q
 SOURCE, PUT = queue("orders", "hz-a", 0), queue("orders", "sh-a", 0)
 
 
-def copy(world, offset, *, epoch=1, source="hz", destination="sh", source_queue=SOURCE, put=PUT, time_ms=None):
-    """A copy of ``offset`` of ``source`` as a worker would have put it at the end of ``put``."""
+def copy(world, offset, *, epoch=1, source="hz", destination="sh", source_queue=SOURCE, put=PUT, time_ms=None, is_restored=False):
+    """A copy of ``offset`` of ``source`` as a worker would have put it at the end of ``put``. ``is_restored``: of a message that was born
+    there and lost."""
     (put_id,), (source_id,) = world.memory[destination].marks, world.memory[source].marks
     prefix = stamp_prefix("abcdef", Place(put_id, put), Place(source_id, source_queue), epoch)
     stored = 1_000 + offset if time_ms is None else time_ms
-    world.memory[destination].produce_many(put, [b"copy"], prefix + f"{offset:x};{stored:x}".encode() + FIRST_HOP_SUFFIX)
+    end = FIRST_HOP_SUFFIX
+    if is_restored:
+        end = relay_suffix(Stamp("abcdef", Place(source_id, source_queue), Coordinates(Place(put_id, put), 1, 90 + offset, 5), None, ()))
+    world.memory[destination].produce_many(put, [b"copy"], prefix + f"{offset:x};{stored:x}".encode() + end)
 
 
 async def rebuilt(world, task="t", **fields):
@@ -134,6 +138,30 @@ async def test_epochs_the_store_knows_stay_exact_and_others_begin_at_their_first
     assert await translated(world, found, 10) == present
     copies = await Atlas(world.store).offset_map(found)
     assert sum(ghost.length for ghost in copies.ghosts()) == 5
+
+
+async def test_what_was_sent_back_is_found_and_not_sent_again(world):
+    """3 was left out, and goes back later; 7 and 8 are to follow."""
+    found = await started(world)
+    for offset in (0, 1, 2, 4, 5, 6):
+        copy(world, offset)
+    (leased,) = await world.store.acquire("w", 5.0, 1)
+    await world.store.save_progress([Progress(found, leased.token, Checkpoint(examined_through=9), holes=[Hole(1, 3, 1, "loop")])])
+    await world.store.release(found, leased.token, clean=True)
+    await world.store.begin_restore(found, [(3, 4), (7, 9)], "failback 1")
+    copy(world, 3, epoch=2, is_restored=True)
+    await rebuilt(world)
+    (one,) = await world.assigned("hz", "sh")
+    assert (one.checkpoint.epoch, one.checkpoint.examined_through) == (2, 4), "7 and 8 are still to go"
+    assert await translated(world, found, 4) == [Found(0, 1), Found(1, 1), Found(2, 1), Found(6, 1)]
+    assert list((await Atlas(world.store).offset_map(found)).restored) == [(3, 4)]
+    for offset in (7, 8):
+        copy(world, offset, epoch=2, is_restored=True)
+    copy(world, 9, epoch=2)
+    await rebuilt(world)
+    (one,) = await world.assigned("hz", "sh")
+    assert (one.checkpoint.epoch, one.checkpoint.examined_through) == (2, 10)
+    assert list((await Atlas(world.store).offset_map(found)).restored) == [(3, 4), (7, 9)]
 
 
 async def test_a_later_epoch_without_copies_is_not_forgotten(world):
