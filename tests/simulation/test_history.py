@@ -42,7 +42,7 @@ async def until_state(world: World, state: str) -> None:
         await asyncio.sleep(0.5)
 
 
-async def lost_tail(world: World) -> None:
+async def lost_tail(world: World, *, later: int) -> None:
     await world.declare()
     process = world.start_process()
     produce(world, 40)
@@ -51,16 +51,18 @@ async def lost_tail(world: World) -> None:
     (queue,) = shanghai.queues(TOPIC)
     shanghai.truncate(queue, 40 - LOST)
     shanghai.reset_connections()
-    produce(world, 5)
+    produce(world, later)
     await asyncio.sleep(30)
     process.stop.set()
     await process.task
     await world.check()
 
 
-def test_copies_that_the_destination_lost_are_copied_again() -> None:
+@pytest.mark.parametrize("later", [5, 0])
+def test_copies_that_the_destination_lost_are_copied_again(later) -> None:
+    """Also where no further message comes that would have found out."""
     loop = VirtualLoop()
-    run(lost_tail(make_world(loop)), loop)
+    run(lost_tail(make_world(loop), later=later), loop)
 
 
 async def created_anew(world: World, *, cut: bool) -> None:
