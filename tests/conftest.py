@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import pytest_asyncio
+import structlog
 from hypothesis import settings
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
@@ -16,6 +17,9 @@ from replicator.store import migrating
 from replicator.store.embedded import EmbeddedPostgres
 
 TEMPLATE = "replicator_template"
+
+# A traceback drawn with every local variable costs as much as a second of simulated faults.
+structlog.configure(processors=[structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

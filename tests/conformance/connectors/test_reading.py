@@ -14,7 +14,7 @@ from tests.conformance.connectors.subject import read_records
 
 pytestmark = pytest.mark.timeout(90)
 
-BLOCKED_SECONDS = 0.5
+BLOCKED_SECONDS = 0.2
 """A read that has not returned by then waits for memory."""
 
 
