@@ -1,5 +1,7 @@
 """A new epoch's divergence offset: found by comparing what the source holds now with the copies of what it held before."""
 
+from dataclasses import replace
+
 import pytest
 
 from replicator.coordinator import divergence
@@ -143,3 +145,19 @@ async def test_an_original_that_expires_while_it_is_looked_for_proves_nothing(wo
     monkeypatch.setattr(divergence, "read_record", expiring)
     (shown,) = (await world.coordinator.resume("t", accept_loss=True))["queues"]
     assert shown["go_on_at"] == 8
+
+
+@pytest.mark.parametrize(("kept", "go_on_at"), [(10, 10), (6, 6)])
+async def test_who_was_sending_back_goes_on_where_it_had_been_before(world, kept, go_on_at):
+    """It reads again what was decided upon once: copied from there on, that would be copied twice."""
+    assignment_id, source = await copied_ten(world)
+    await world.store.begin_restore(assignment_id, [(2, 3), (5, 6)], "failback 1")
+    (leased,) = await world.store.acquire("w", 5.0, 1)
+    checkpoint = replace(leased.checkpoint, examined_through=4)
+    await world.store.save_progress([Progress(assignment_id, leased.token, checkpoint, state="stopped-history-change")])
+    await world.store.release(assignment_id, leased.token, clean=True)
+    world.memory["hz"].truncate(source, kept)
+    world.memory["hz"].produce_many(source, [b"new"] * 3)
+    (shown,) = (await world.coordinator.resume("t", accept_loss=True))["queues"]
+    assert (shown["position"], shown["go_on_at"], shown["given_up"]) == (10, go_on_at, 0)
+    assert list(await world.store.epochs(assignment_id))[1:] == [Epoch(2, 10, 2), Epoch(3, go_on_at, go_on_at)]
