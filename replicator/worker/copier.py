@@ -30,6 +30,7 @@ from replicator.worker.limits import (
     FENCE_VALID_SECONDS,
     FIGURES_FRESH_SECONDS,
     PROOF_AGE_SECONDS_MAX,
+    VERIFY_RUNS_PAGE,
 )
 from replicator.worker.recovery import CopyFinder, last_true_run, verify_examined, verify_source
 from replicator.worker.replaying import RecordedCopies
@@ -194,6 +195,11 @@ class Copier:
         examined_before = journal.examined_through if journal.checkpoint.identity is None else self.assignment.start_offset
         # The end is asked again: after a settled doubt it holds everything that could still have come.
         end = (await self.flow.destination.offset_range(put.queue)).max_offset
+        if end < journal.checkpoint.scanned_through:
+            # Known to everybody before anything is put in the place of what is gone: who comes after us has to look there again.
+            journal.ends_at(end)
+            await self._save(self)
+            await self._tell_of_older_epochs(end)
         await self._note_unrecorded(finder, max(journal.checkpoint.scanned_through, lowest_kept), end)
         journal.scanned(end)
         journal.has_checkpoint = True
@@ -282,10 +288,29 @@ class Copier:
             {"source_offset": checkpoint.confirmed_source_offset, "destination_offset": last, "resume_at": resume_at},
         )
         was_told_by_copies = self.journal.is_from_log or self.journal.is_replaying
+        if run is None:
+            await self._tell_of_older_epochs((await self.flow.destination.offset_range(self.assignment.destination_queue)).max_offset)
         self.journal.fall_back(run, resume_at, {})
         kept = await finder.at(run.destination_start + run.length - 1) if run and was_told_by_copies else None
         if kept is not None:
             self.journal.rest_on(kept)
+
+    async def _tell_of_older_epochs(self, end: int) -> None:
+        """What the destination, which ends at ``end``, has lost of the copies made before this epoch is not copied again: at least
+        that is said."""
+        epoch = self.journal.checkpoint.epoch
+        if epoch == 1:
+            return
+        older = [run for run in await self._store.last_runs(self.assignment.assignment_id, VERIFY_RUNS_PAGE) if run.epoch < epoch]
+        gone = [run for run in older if run.destination_start + run.length > end]
+        if gone:
+            first = min(run.source_start + max(0, end - run.destination_start) for run in gone)
+            await self._store.record_event(
+                self.assignment.task, "destination-lost-copies",
+                f"{self}: {put_text(self.assignment)} ends at offset {end}: copies of source offsets from {first} on, made before "
+                f"epoch {epoch}, are gone, and are not copied again (docs/guarantees.md, Known limits)",
+                {"source_offset": first, "destination_offset": end, "epoch": epoch},
+            )  # fmt: skip
 
     async def _load_beyond(self) -> None:
         """Copies recorded above the position: confirmed in the middle of a batch by a holder that died."""

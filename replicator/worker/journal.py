@@ -178,6 +178,11 @@ class Journal:
             self.checkpoint = replace(self.checkpoint, scanned_through=through)
             self.dirty = True
 
+    def ends_at(self, end: int) -> None:
+        """The destination lost what stood at ``end`` and beyond, none of it a copy of ours that counts."""
+        self.checkpoint = replace(self.checkpoint, scanned_through=min(self.checkpoint.scanned_through, end))
+        self.dirty = True
+
     def fall_back(self, confirmed: Run | None, examined_through: int, seen: dict[str, int]) -> None:
         """The destination lost our copies above ``confirmed`` (its last true run): go on from ``examined_through`` again.
         Nothing may be left to be learned again: what is not in the map would be copied twice."""

@@ -133,3 +133,71 @@ async def lost_epoch(world: World) -> None:
 def test_a_history_that_was_lost_whole_is_copied_from_its_own_beginning() -> None:
     loop = VirtualLoop()
     run(lost_epoch(make_world(loop)), loop)
+
+
+async def lost_locals(world: World) -> None:
+    """The destination loses what was born there behind our last copy; the worker dies before it has saved what it put in its place."""
+    await world.declare()
+    process = world.start_process()
+    produce(world, 10)
+    await world.until_caught_up()
+    hangzhou, shanghai = world.clusters["hangzhou"], world.clusters["shanghai"]
+    (queue,) = hangzhou.queues(TOPIC)
+    shanghai.produce_many(queue, [b"local"] * 20)
+    shanghai.reset_connections()  # It looks again, and now knows these too.
+    produce(world, 1)
+    await world.until_caught_up()
+    shanghai.produce_many(queue, [b"local"] * 20)
+    shanghai.reset_connections()
+    await asyncio.sleep(30)
+    assert (await world.store.assignments())[0].checkpoint.scanned_through == 51
+    shanghai.truncate(queue, 31 + 4)
+    shanghai.reset_connections()
+    produce(world, 3)
+    deadline = world.loop.time() + WATCHED_SECONDS
+    while len(shanghai.records(queue)) < 31 + 4 + 3:
+        assert world.loop.time() < deadline, "never copied"
+        await asyncio.sleep(0.001)
+    world.kill(process)
+    process = world.start_process()
+    await asyncio.sleep(60)
+    process.stop.set()
+    await process.task
+    copies = [record.body for record in shanghai.records(queue) if record.body != b"local"]
+    assert copies == world.produced[("hangzhou", queue)]
+
+
+def test_copies_in_the_place_of_records_that_were_lost_are_found_again() -> None:
+    loop = VirtualLoop()
+    run(lost_locals(make_world(loop)), loop)
+
+
+async def lost_older_epoch(world: World, *, own_copies: bool) -> None:
+    """Of copies made before the present epoch the last five are lost, of its own all."""
+    await world.declare()
+    process = world.start_process()
+    hangzhou, shanghai = world.clusters["hangzhou"], world.clusters["shanghai"]
+    (queue,) = hangzhou.queues(TOPIC)
+    hangzhou.produce_many(queue, [b"first"] * 30)
+    await world.until_caught_up()
+    process.stop.set()
+    await process.task
+    (assignment,) = await world.store.assignments()
+    await world.store.set_epoch(assignment.assignment_id, 2, 30, "led on")
+    hangzhou.produce_many(queue, [b"second"] * 9 * own_copies)
+    process = world.start_process()
+    await world.until_caught_up()
+    shanghai.truncate(queue, 25)
+    shanghai.reset_connections()
+    await asyncio.sleep(30)
+    process.stop.set()
+    await process.task
+    assert [record.body for record in shanghai.records(queue)] == [b"first"] * 25 + [b"second"] * 9 * own_copies
+    told = [event.message for event in await world.store.events("orders") if event.kind == "destination-lost-copies"]
+    assert [message for message in told if "copies of source offsets from 25 on, made before epoch 2, are gone" in message]
+
+
+@pytest.mark.parametrize("own_copies", [True, False])
+def test_copies_of_an_older_epoch_that_are_lost_are_told(own_copies) -> None:
+    loop = VirtualLoop()
+    run(lost_older_epoch(make_world(loop), own_copies=own_copies), loop)
