@@ -383,6 +383,7 @@ class MemoryStore(MapReads, MemoryLeases, MemoryRebuilds, MemoryFailovers, Memor
         rules.refuse_unclean(assignment_id, stored.row.clean)
         checkpoint = stored.row.checkpoint or Checkpoint(examined_through=stored.row.start_offset)
         through, epoch = checkpoint.examined_through, checkpoint.epoch + 1
+        rules.refuse_unexamined(assignment_id, ranges, through)
         identity = checkpoint.identity
         fresh = replace(
             checkpoint, epoch=epoch, examined_through=ranges[0][0], confirmed_source_offset=-1, confirmed_destination_offset=-1,

@@ -445,8 +445,8 @@ class Store(SharesAssignments, Protocol):
     async def begin_restore(self, assignment_id: int, ranges: Sequence[tuple[int, int]], reason: str) -> int:
         """A new epoch that sends back to the destination what it has lost; returns its number. ``ranges``: half-open, of source offsets,
         ascending. Reading goes on at the first of them, and up to where it stood nothing else is copied: there the epochs before it
-        answer on. The rest of the checkpoint stays. Only while not leased and after a clean end (Conflict): what a holder had under
-        way could otherwise be copied again. Fences the last holder off and records an event."""
+        answer on. The rest of the checkpoint stays. Only of what was read, while not leased, and after a clean end (Conflict): what a
+        holder had under way could otherwise be copied again. Fences the last holder off and records an event."""
         ...
 
     async def restoration(self, assignment_id: int, epoch: int) -> Restoration:

@@ -150,7 +150,8 @@ _PARKED = text("""
     ON CONFLICT ON CONSTRAINT parked_place DO NOTHING""")
 
 _LOCK_FOR_EPOCH = text("""
-    SELECT p.epoch, p.skipped_total, p.examined_through, a.clean, a.holder,
+    SELECT p.epoch, p.skipped_total, a.clean, a.holder,
+       CASE WHEN p.has_checkpoint THEN p.examined_through ELSE a.start_offset END AS examined_through,
         a.lease_until IS NOT NULL AND a.lease_until > clock_timestamp() AS leased
     FROM assignments a JOIN progress p ON p.assignment_id = a.assignment_id
     WHERE a.assignment_id = :assignment_id FOR NO KEY UPDATE OF a, p""")
@@ -253,6 +254,7 @@ class ProgressWrites:
                 raise rules.assignment_is_gone(assignment_id)
             rules.refuse_leased(assignment_id, row.holder if row.leased else None)
             rules.refuse_unclean(assignment_id, row.clean)
+            rules.refuse_unexamined(assignment_id, ranges, row.examined_through)
             await connection.execute(_NEW_TOKEN, {"assignment_id": assignment_id})
             place = {"assignment_id": assignment_id, "epoch": row.epoch + 1, "examined_through": ranges[0][0]}
             await connection.execute(_RESTORING_EPOCH, place)

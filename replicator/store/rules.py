@@ -84,6 +84,11 @@ def refuse_unclean(assignment_id: int, clean: bool) -> None:
         )
 
 
+def refuse_unexamined(assignment_id: int, ranges: Sequence[tuple[int, int]], through: int) -> None:
+    if ranges[-1][1] > through:
+        raise Conflict(f"assignment {assignment_id} has read up to offset {through}, not up to {ranges[-1][1]}, where it is to restore")
+
+
 def restore_event(
     assignment_id: int, epoch: int, ranges: Sequence[tuple[int, int]], through: int, reason: str
 ) -> tuple[str, dict[str, Any]]:

@@ -130,6 +130,17 @@ async def test_an_epoch_that_restores_is_kept_with_what_it_sends_back(store):
         await store.begin_restore(987654, [(4, 6)], "again")
 
 
+async def test_what_nobody_has_read_yet_is_not_restored(store):
+    await put_assignments(store, 2)
+    second = (await leased(store))[1]
+    await store.release(second.assignment_id, second.token, clean=True)
+    with pytest.raises(Conflict, match="up to offset 10, not up to 11"):
+        await store.begin_restore(second.assignment_id, [(4, 11)], "failback 3")
+    await store.begin_restore(second.assignment_id, [(4, 6)], "failback 3")
+    assert list(await store.epochs(second.assignment_id)) == [Epoch(1), Epoch(2, 10, 4)], "it begins at 10"
+    assert (await store.restoration(second.assignment_id, 2)).through == 10
+
+
 async def test_a_position_that_only_copies_tell_proves_nothing_to_who_restores(store):
     row = await one(store)
     checkpoint = Checkpoint(examined_through=30, identity=RecordIdentity(29, 1, UNSEEN_COMMIT_LOG_OFFSET, 0))
