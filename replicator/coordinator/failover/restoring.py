@@ -21,7 +21,7 @@ from replicator.coordinator.operations import queue_json
 from replicator.coordinator.stops import once_let_go
 from replicator.core.correspondence import Intervals, Segment
 from replicator.core.offset_map import Found, OffsetMap
-from replicator.core.record import OffsetRange
+from replicator.core.record import MessageQueue, OffsetRange
 from replicator.core.retry import group_behind
 from replicator.core.task import ReplicationTask
 from replicator.store.port import Assignment, Store
@@ -32,7 +32,7 @@ class Lost:
     """Of one queue of the side that kept the copies. ``ranges``: where they stand, half-open, ascending."""
 
     queue: Assignment
-    """Of the forward flow, whose destination queue that is."""
+    """Of the forward flow, whose destination queue that is; the first of several."""
     ranges: tuple[tuple[int, int], ...]
     way_back: Assignment | None
     """Reads that queue and writes to the cluster that lost them; None where the reverse flow has not begun with it."""
@@ -57,7 +57,7 @@ async def find_lost(
     and ``Missing`` where a record expired while it was looked at: ask again."""
     known = await declared.load(store)
     atlas = Atlas(store)
-    lost = []
+    found: dict[MessageQueue, tuple[Assignment, list[tuple[int, int]]]] = {}
     for one in await store.assignments(task=task):
         if (one.source, one.destination) != (lost_by, kept_by) or topic not in (None, one.source_queue.topic):
             continue
@@ -68,12 +68,14 @@ async def find_lost(
         destination = await connections.get(known.cluster(kept_by), at_once=True)
         bounds = await source.ask(source.connector.offset_range(one.source_queue))
         kept = await destination.ask(destination.connector.offset_range(one.destination_queue))
-        records: list[tuple[int, int]] = []
+        _, records = found.setdefault(one.destination_queue, (one, []))
         for segments in _by_history(offset_map, bounds, kept):
             copies = Copies(source, destination, one, segments)
             records += _ranges(copies.after(await copies.count_same(bounds)))
+    lost = []
+    for queue, (one, records) in found.items():
         # A reverse flow that was deleted after the last failback has left its map, which tells what went back then.
-        ways = [way for way in await atlas.assignments_from(kept_by, one.destination_queue) if way.destination == lost_by]
+        ways = [way for way in await atlas.assignments_from(kept_by, queue) if way.destination == lost_by]
         for way in ways:
             records = await _not_sent_back(store, atlas, way, records)
         if records:

@@ -6,7 +6,8 @@ from replicator.coordinator.failover.assessing import Move, find_losses
 from replicator.coordinator.failover.restoring import Lost, find_lost, relaying, restore, unsettled
 from replicator.core.failover import Options
 from replicator.core.offset_map import Epoch
-from replicator.core.record import MessageQueue
+from replicator.core.record import MessageQueue, RecordIdentity
+from replicator.core.stamp import FIRST_HOP_SUFFIX, Place, stamp_prefix
 from replicator.store.port import Assignment, Checkpoint, Conflict, Hole, Progress, Run
 from tests.unit.coordinator.conftest import one_way, queue, two_way
 from tests.unit.coordinator.test_divergence import copied_ten
@@ -82,6 +83,33 @@ async def test_what_goes_back_is_asked_for_once(world):
     await world.coordinator.delete("tasks", "t-back")
     (one,) = await found(world)
     assert (one.ranges, one.way_back) == (((12, 13),), None), "what is left of a deleted task tells it still"
+
+
+async def test_queues_that_were_folded_into_one_go_back_together(world):
+    """Two of hz share one of sh; each has lost the last two of four messages."""
+    hz, sh = world.memory["hz"], world.memory["sh"]
+    hz.add_topic("orders", {"hz-a": 2})
+    sh.add_topic("orders", {"sh-a": 1})
+    world.fill("hz", "orders", 4)
+    await world.apply(one_way("t", "hz", "sh"))
+    await world.rounds()
+    ids = {row.name: row.cluster_id for row in await world.store.clusters()}
+    held = sorted(await world.store.acquire("w", 60.0, 9), key=lambda one: one.source_queue)
+    for number, leased in enumerate(held):
+        assert leased.destination_queue == THERE
+        prefix = stamp_prefix(leased.flow_id, Place(ids["sh"], THERE), Place(ids["hz"], leased.source_queue), 1)
+        for record in hz.records(leased.source_queue):
+            stamp = f"{record.queue_offset:x};{record.store_timestamp_ms:x}".encode() + FIRST_HOP_SUFFIX
+            sh.produce_many(THERE, [record.body], prefix + stamp)
+        identity = RecordIdentity(3, record.store_timestamp_ms, record.commit_log_offset, record.body_crc)
+        runs, checkpoint = [Run(1, 0, 4 * number, 4)], Checkpoint(examined_through=4, identity=identity)
+        saved = Progress(leased.assignment_id, leased.token, checkpoint, runs=runs, state="stopped-history-change")
+        await world.store.save_progress([saved])
+        await world.store.release(leased.assignment_id, leased.token, clean=True)
+        hz.truncate(leased.source_queue, 2)
+    await world.coordinator.resume("t", accept_loss=True)
+    (one,) = await found(world)
+    assert one.ranges == ((2, 4), (6, 8))
 
 
 async def test_a_worker_that_does_not_let_go_is_not_overtaken(world, monkeypatch):
