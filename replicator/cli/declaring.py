@@ -55,7 +55,7 @@ def check(
 ) -> None:
     """Validates the files, then reaches every cluster they name. Only reads.
 
-    Asks the coordinator where REPLICATOR_URL is set, else from this machine. Example: replicator check -f orders.yaml
+    Asks the coordinator and each worker where REPLICATOR_URL is set, else from this machine. Example: replicator check -f orders.yaml
     """
     paths = _wanted(file, more)
     client = Client() if os.environ.get("REPLICATOR_URL") and not offline else None

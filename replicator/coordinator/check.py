@@ -1,9 +1,11 @@
-"""``check``: what ``apply`` would meet, seen from this process. Goes on after each problem, and only reads."""
+"""``check``: what ``apply`` would meet, seen from this process, and from each worker whether it reaches the clusters. Goes on after
+each problem, and only reads."""
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -16,7 +18,11 @@ from replicator.coordinator.survey import FlowSurvey, survey_flow
 from replicator.core.connector import TellsRights
 from replicator.core.errors import InvalidInput, ReplicatorError
 from replicator.core.task import LIVE_FIELDS, Cluster, ReplicationTask
-from replicator.store.port import Store
+from replicator.store.port import ClusterRow, Store
+
+WORKERS_SECONDS_MAX = 12.0
+"""For all workers together: they look once a second, and give a cluster 8 s."""
+WORKERS_POLL_SECONDS = 0.1
 
 
 async def check(
@@ -27,6 +33,8 @@ async def check(
     problems = [*_graph_problems(before, tasks)]
     used = dict.fromkeys([*(cluster.name for cluster in clusters), *(name for task in tasks for name in task.clusters)])
     ids = before.names_by_id()
+    workers = sorted((await store.staff()).near)
+    check_id = await store.ask_check([_row_of(known[name]) for name in used if name in known]) if workers else 0
     async with AsyncExitStack() as stack:
         links: dict[str, Link] = {}
         cluster_rows = []
@@ -34,7 +42,37 @@ async def check(
             if name in known:
                 cluster_rows.append(await _check_cluster(stack, connections, known[name], before, ids, links, problems))
         task_rows = [await _check_task(task, known, before, links, problems) for task in tasks]
-    return {"asked_from": asked_from, "clusters": cluster_rows, "tasks": task_rows, "problems": list(dict.fromkeys(problems))}
+    worker_rows = await _from_workers(store, workers, check_id)
+    problems += [text for row in worker_rows for text in _problems_of(row)]
+    return {
+        "asked_from": asked_from, "clusters": cluster_rows, "tasks": task_rows, "workers": worker_rows,
+        "problems": list(dict.fromkeys(problems)),
+    }  # fmt: skip
+
+
+def _row_of(cluster: Cluster) -> ClusterRow:
+    return ClusterRow(cluster.name, cluster.connector, cluster.region, cluster.settings, None)
+
+
+async def _from_workers(store: Store, workers: Sequence[str], check_id: int) -> list[dict[str, Any]]:
+    """What each of ``workers`` says; one that does not answer in time may be gone."""
+    answers: Mapping[str, Sequence[Mapping[str, Any]]] = {}
+    deadline = time.monotonic() + WORKERS_SECONDS_MAX
+    while workers and not answers.keys() >= set(workers):
+        answers = await store.check_answers(check_id)
+        if time.monotonic() > deadline:
+            break
+        await asyncio.sleep(WORKERS_POLL_SECONDS)
+    return [
+        {"worker": worker, "answered": worker in answers, "clusters": [dict(row) for row in answers.get(worker, ())]}
+        for worker in workers
+    ]  # fmt: skip
+
+
+def _problems_of(row: Mapping[str, Any]) -> list[str]:
+    if not row["answered"]:
+        return [f"worker {row['worker']} did not answer within {WORKERS_SECONDS_MAX:g} s"]
+    return [f"worker {row['worker']}: {one['problem']}" for one in row["clusters"] if one["problem"]]
 
 
 def _graph_problems(before: Declared, tasks: Sequence[ReplicationTask]) -> list[str]:

@@ -5,7 +5,8 @@ Every operation returns JSON-ready values and raises errors of ``core.errors``: 
 
     apply    [{"kind": cluster|task, "name", "result": created|changed|unchanged|not-in-files, "topics_to_create": [{"cluster",
              "topic"}], "messages_to_copy": n|null, "queues": n, "warnings": [...]}], all or nothing
-    check    {"asked_from", "clusters": [...], "tasks": [...], "problems": [text, ...]}; only reads
+    check    {"asked_from", "clusters": [...], "tasks": [...], "workers": [{"worker", "answered", "clusters"}], "problems": [text, ...]};
+             only reads
     get      a list of objects, or one object where a name is given
     delete   {"kind", "name", "result": deleted|purged, "left": [text, ...] of a task}
     set_paused, resume  {"task", "paused": bool, "count": n, ...}; after a history stop with "given_up" for each queue

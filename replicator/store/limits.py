@@ -25,3 +25,6 @@ COORDINATOR_LEASE = "coordinator"
 SKIP_REASONS = ("filtered", "loop", "refused", "expired", "history")
 STICKY_STATES = ("blocked", "stopped-history-change", "failed")
 """What a holder reported and what stays true after it let go: only a person or a new holder's report changes it."""
+
+CHECK_SECONDS_MAX = 30.0
+"""A check that a worker has not answered by then is over."""

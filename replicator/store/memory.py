@@ -22,6 +22,7 @@ from replicator.store import rules
 from replicator.store.identifiers import make_flow_id
 from replicator.store.limits import EVENTS_PER_TASK_MAX
 from replicator.store.memory_access import MemoryAccess
+from replicator.store.memory_checks import MemoryChecks
 from replicator.store.memory_failovers import MemoryFailovers
 from replicator.store.memory_figures import effective_state, flow_figures
 from replicator.store.memory_leases import MemoryLeases, MemoryWatch
@@ -45,7 +46,7 @@ from replicator.store.port import (
 )
 
 
-class MemoryStore(MapReads, MemoryLeases, MemoryRebuilds, MemoryFailovers, MemoryAccess):
+class MemoryStore(MapReads, MemoryLeases, MemoryRebuilds, MemoryFailovers, MemoryAccess, MemoryChecks):
     """``clock``: seconds since 1970, injectable. ``available = False`` is an outage: every method raises ``StoreUnavailable``;
     setting it back is a restart of the database, after which expired leases count only one lease time later."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +42,13 @@ class StoredParked:
 
 
 @dataclass(slots=True)
+class StoredCheck:
+    asked_at: float
+    clusters: list[ClusterRow]
+    answers: dict[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
 class Tables:
     identity: str = field(default_factory=lambda: uuid.uuid4().hex)
     clusters: dict[str, ClusterRow] = field(default_factory=dict)
@@ -57,6 +65,7 @@ class Tables:
     leases: dict[str, tuple[str, float]] = field(default_factory=dict)
     lease_tokens: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     lease_details: dict[str, dict[str, Any]] = field(default_factory=dict)
+    checks: dict[int, StoredCheck] = field(default_factory=dict)
     group_states: dict[tuple[str, str, tuple[str, str]], GroupState] = field(default_factory=dict)
     group_writes: dict[int, GroupWrite] = field(default_factory=dict)
     failovers: dict[int, FailoverRow] = field(default_factory=dict)

@@ -277,6 +277,12 @@ class Progress:
     """Histories met in the destination's log that the store may not know yet; one it knows stays as it is."""
 
 
+class AskedCheck(NamedTuple):
+    check_id: int
+    clusters: Sequence[ClusterRow]
+    """As somebody wants to declare them; without their ids."""
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     at: datetime
@@ -451,6 +457,23 @@ class Store(SharesAssignments, Protocol):
 
     async def restoration(self, assignment_id: int, epoch: int) -> Restoration:
         """What that epoch is to send back: nothing, for nearly all."""
+        ...
+
+    # what a check asks workers, who meet the coordinator here only
+    async def ask_check(self, clusters: Sequence[ClusterRow]) -> int:
+        """Every worker that looks within ``CHECK_SECONDS_MAX`` sees it. Forgets those that are over."""
+        ...
+
+    async def asked_checks(self, worker: str) -> Sequence[AskedCheck]:
+        """Not answered by this worker yet."""
+        ...
+
+    async def answer_check(self, check_id: int, worker: str, clusters: Sequence[Mapping[str, Any]]) -> None:
+        """``clusters``: JSON. The first answer counts; to a check that is over nobody listens."""
+        ...
+
+    async def check_answers(self, check_id: int) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+        """{worker: what it answered}"""
         ...
 
     # a map made anew from the destination's log; until it replaces the old one, that one answers

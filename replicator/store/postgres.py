@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from replicator.store import schema
 from replicator.store.access import Access
+from replicator.store.checks import Checks
 from replicator.store.declarations import Declarations
 from replicator.store.driver import Database
 from replicator.store.failovers import Failovers
@@ -28,7 +29,7 @@ _INSUFFICIENT_PRIVILEGE = "42501"
 _CONTROL = text("SELECT system_identifier, timeline_id FROM pg_control_system(), pg_control_checkpoint()")
 
 
-class PostgresStore(Declarations, Topics, Leases, ProgressWrites, Maps, MapRebuilds, Groups, Failovers, Access, Inspection):
+class PostgresStore(Declarations, Topics, Leases, ProgressWrites, Maps, MapRebuilds, Groups, Failovers, Access, Checks, Inspection):
     """``url``: as SQLAlchemy wants it for asyncpg, ``postgresql+asyncpg://…``. Never logged."""
 
     def __init__(self, url: str) -> None:

@@ -349,6 +349,22 @@ cluster_sightings = Table(
     Column("at", DateTime(timezone=True), nullable=False, server_default=_NOW),
 )
 
+checks = Table(
+    "checks",
+    metadata,
+    Column("check_id", BigInteger, primary_key=True),
+    Column("asked_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("clusters", JSONB, nullable=False),
+)
+
+check_answers = Table(
+    "check_answers",
+    metadata,
+    Column("check_id", BigInteger, ForeignKey("checks.check_id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("worker", Text, primary_key=True),
+    Column("clusters", JSONB, nullable=False),
+)
+
 api_tokens = Table(
     "api_tokens",
     metadata,

@@ -78,3 +78,7 @@ read returns. Beyond it, the stored map is asked batch by batch."""
 
 REPLAY_RUNS_PAGE = 1_000
 """Stored runs looked at in one go while a source queue is matched with its copies."""
+
+CHECK_INTERVAL_SECONDS = 1.0
+CHECK_REACH_SECONDS_MAX = 8.0
+"""For one cluster of a check; they are reached side by side."""

@@ -17,6 +17,7 @@ from replicator.core.errors import Fenced, NotConnected, ReplicatorError
 from replicator.core.task import Cluster, position_group
 from replicator.store.port import Assignment, Store, StoreUnavailable
 from replicator.store.sharing_port import Released
+from replicator.worker.checking import Checks
 from replicator.worker.clock import boot_seconds
 from replicator.worker.copier import Copier
 from replicator.worker.flow import FlowContext
@@ -26,6 +27,7 @@ from replicator.worker.limits import (
     BACKOFF_FIRST_SECONDS,
     BACKOFF_SECONDS_MAX,
     BLOCKED_RETRY_SECONDS,
+    CHECK_INTERVAL_SECONDS,
     FIGURES_INTERVAL_SECONDS,
     GOODBYE_SECONDS_MAX,
     LEASE_RENEW_SECONDS,
@@ -89,6 +91,7 @@ class Worker:
         self._known_at = float("-inf")
         self._store = store
         self._flows = Flows(connect, instance)
+        self._checks = Checks(store, connect, instance)
         self._running: dict[int, Running] = {}
         self._starting: set[asyncio.Task[None]] = set()
         self._vouching = Vouching(store, instance)
@@ -144,6 +147,7 @@ class Worker:
             group.create_task(self._every(LEASE_RENEW_SECONDS, self._lease_round), name="renewals")
             group.create_task(self._every(LEASE_RENEW_SECONDS, self._refresh_declarations), name="declarations")
             group.create_task(self._every(SHARES_PAUSE_SECONDS, self._share_round), name="shares")
+            group.create_task(self._every(CHECK_INTERVAL_SECONDS, self._checks.round), name="checks")
 
     async def _until_known(self) -> None:
         """Connections first: a worker that can begin at once leaves the queues it takes over without one for a shorter time."""

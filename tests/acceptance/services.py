@@ -73,9 +73,9 @@ class Services:
         return process
 
     def apply(self, *documents: str) -> None:
-        file = self._folder / "declared.yaml"
-        file.write_text("---\n".join(documents))
-        done = self.coordinator.command("apply", "-f", file)
+        self.declared = self._folder / "declared.yaml"
+        self.declared.write_text("---\n".join(documents))
+        done = self.coordinator.command("apply", "-f", self.declared)
         assert done.returncode == 0, done.stdout + done.stderr
 
     def holders(self) -> Holders:

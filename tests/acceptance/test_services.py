@@ -158,6 +158,9 @@ def _check_listings(services: Services, workers: list[ServiceProcess]) -> None:
     listed = services.coordinator.answer_of("get", "workers")
     assert {row["name"] for row in listed} == names
     assert sum(row["assignments"] for row in listed) == QUEUES
+    checked = services.coordinator.answer_of("check", "-f", services.declared)
+    assert {row["worker"] for row in checked["workers"]} == names
+    assert all(one["reachable"] and one["distance_ms"] >= 0 for row in checked["workers"] for one in row["clusters"])
     assert all(row["weight"] > 0 for row in listed)
     rows = services.coordinator.answer_of("get", "assignments")
     assert {row["holder"] for row in rows} == names == set(Counter(row["worker"] for row in rows))

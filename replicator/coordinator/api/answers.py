@@ -71,8 +71,22 @@ class CheckedTask(BaseModel):
     messages_to_copy: Count
 
 
+class ReachedCluster(BaseModel):
+    name: str
+    reachable: bool
+    distance_ms: float | None
+    problem: str
+
+
+class CheckedWorker(BaseModel):
+    worker: str
+    answered: bool
+    clusters: list[ReachedCluster]
+
+
 class Checked(BaseModel):
     asked_from: str
+    workers: list[CheckedWorker]
     clusters: list[CheckedCluster]
     tasks: list[CheckedTask]
     problems: list[str]
