@@ -159,7 +159,8 @@ async def fill(store: Store, coordinator: Coordinator) -> None:
 def running(request: pytest.FixtureRequest) -> Iterator[Running]:
     is_memory = request.param == "memory"
     open_store = memory_store if is_memory else partial(postgres_store, request.getfixturevalue("postgres_server").url)
-    with Running(open_store) as found:
+    with pytest.MonkeyPatch.context() as patched, Running(open_store) as found:
+        patched.setattr("replicator.coordinator.check.WORKERS_SECONDS_MAX", 0.05)  # this worker answers nobody
         yield found
     for name in ("hz", "sh", "hz-spare"):
         MemoryCluster.forget(name)
