@@ -8,6 +8,7 @@ a batch whose properties hold it all the same takes the slow way, record by reco
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
@@ -194,15 +195,10 @@ class Stamper:
         born_here, loop = Verdict.BORN_HERE, Verdict.LOOP  # attributes of an Enum are dear
         is_plain = self._tags.constant is not None
         judge, matches, times = self.provenance.judge, self._matches, batch.store_timestamps_ms
-        restored_through = self._restoration.through
-        for index, text in enumerate(texts):
+        begin = self._restore_first(batch, texts, keep, properties) if batch.offsets[0] < self._restoration.through else 0
+        for index, text in enumerate(texts[begin:] if begin else texts, begin):
             offset, reason = batch.offsets[index], ""
             value = stamp_value(text)
-            if offset < restored_through:
-                if offset in self._restoration.offsets:
-                    keep.append(index)
-                    properties.append(self._restore(text, value, offset, times[index]))
-                continue
             verdict = born_here if value is None else judge(value)
             if verdict is loop:
                 reason = "loop"
@@ -229,11 +225,22 @@ class Stamper:
             decided.holes = merge_holes(decided.holes + skipped)
         decided.properties = properties
 
-    def _restore(self, text: bytes, value: bytes | None, offset: int, time_ms: int) -> bytes:
+    def _restore_first(self, batch: RecordBatch, texts: Sequence[bytes], keep: list[int], properties: list[bytes]) -> int:
+        """Adds those of the first records that are to be sent back; returns how many records only that decides about."""
+        end = bisect_left(batch.offsets, self._restoration.through)
+        for index in range(end):
+            offset = batch.offsets[index]
+            if offset in self._restoration.offsets:
+                keep.append(index)
+                properties.append(self._restored(texts[index], offset, batch.store_timestamps_ms[index]))
+        return end
+
+    def _restored(self, text: bytes, offset: int, time_ms: int) -> bytes:
         """As it was where it was born: without the tags of its copy."""
+        value, here = stamp_value(text), self.provenance.here
         stamp = None if value is None else parse_stamp(value)
-        here = self.provenance.here
-        if stamp is None or stamp.put != here or stamp.hop.place.cluster_id != self.provenance.destination_id:
+        is_own = stamp is not None and stamp.origin is None and stamp.hop.place.cluster_id == self.provenance.destination_id
+        if stamp is None or stamp.put != here or not is_own:
             raise Refused(
                 f"offset {offset} of {here.queue} is to be sent back to the cluster that lost it, but is no copy of one of its messages",
                 hint="the queue is not the one that was planned with: look at it, then resume TASK --from-offset O behind it",

@@ -41,9 +41,7 @@ class Checks:
                 await connector.open()
                 began = time.perf_counter()
                 described = await connector.describe()
-            distances = [broker.connect_ms for broker in described.brokers if broker.connect_ms is not None]
-            distance_ms = min(distances, default=(time.perf_counter() - began) * 1000)
-            answer |= {"reachable": True, "distance_ms": round(distance_ms, 1)}
+            answer |= {"reachable": True, "distance_ms": described.distance_ms((time.perf_counter() - began) * 1000)}
         except ReplicatorError as error:
             answer["problem"] = str(error)
         except TimeoutError:

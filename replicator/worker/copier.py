@@ -30,9 +30,8 @@ from replicator.worker.limits import (
     FENCE_VALID_SECONDS,
     FIGURES_FRESH_SECONDS,
     PROOF_AGE_SECONDS_MAX,
-    VERIFY_RUNS_PAGE,
 )
-from replicator.worker.recovery import CopyFinder, last_true_run, verify_examined, verify_source
+from replicator.worker.recovery import CopyFinder, first_gone_before, last_true_run, verify_examined, verify_source
 from replicator.worker.replaying import RecordedCopies
 
 HISTORY_HINT = "look at the source, then: replicator resume TASK --accept-loss, or --from-offset O"
@@ -67,6 +66,8 @@ class Copier:
         self._permit: Permit | None = None
         self._stamper: Stamper | None = None
         self._restoration = NOTHING_TO_RESTORE
+        self._restoration_of = 1
+        """The epoch whose it is."""
         self._recorded: RecordedCopies | None = None
         self._stopping = False
         self._interruptible = False
@@ -213,11 +214,11 @@ class Copier:
             await self._save(self)
             epochs = await self._store.epochs(self.assignment.assignment_id)
             self._recorded = RecordedCopies(self._store, self.assignment.assignment_id, epochs, has_expired=lowest_kept > 0)
-        if journal.checkpoint.epoch > 1:
-            self._restoration = await self._store.restoration(self.assignment.assignment_id, journal.checkpoint.epoch)
-        self._stamper = self.flow.make_stamper(
-            self.assignment, journal.checkpoint.epoch, journal.checkpoint.seen, self._restoration
-        )
+        epoch = journal.checkpoint.epoch
+        if epoch != self._restoration_of:  # Asked once: a later recovery needs no store that may be away.
+            self._restoration = await self._store.restoration(self.assignment.assignment_id, epoch)
+            self._restoration_of = epoch
+        self._stamper = self.flow.make_stamper(self.assignment, epoch, journal.checkpoint.seen, self._restoration)
 
     async def _verify_source(self) -> None:
         journal = self.journal
@@ -299,12 +300,8 @@ class Copier:
         """What the destination, which ends at ``end``, has lost of the copies made before this epoch is not copied again: at least
         that is said."""
         epoch = self.journal.checkpoint.epoch
-        if epoch == 1:
-            return
-        older = [run for run in await self._store.last_runs(self.assignment.assignment_id, VERIFY_RUNS_PAGE) if run.epoch < epoch]
-        gone = [run for run in older if run.destination_start + run.length > end]
-        if gone:
-            first = min(run.source_start + max(0, end - run.destination_start) for run in gone)
+        first = await first_gone_before(self._store, self.assignment.assignment_id, epoch, end) if epoch > 1 else None
+        if first is not None:
             await self._store.record_event(
                 self.assignment.task, "destination-lost-copies",
                 f"{self}: {put_text(self.assignment)} ends at offset {end}: copies of source offsets from {first} on, made before "
@@ -358,6 +355,8 @@ class Copier:
             if len(decided):
                 assert self._permit is not None
                 await self.appender.append_all(decided, self._permit)
+            else:
+                self.appender.require_connection()
             self.journal.end_batch(decided.examined_through, identity, self._stamper.provenance.seen, decided.holes)
             self._observe(batch.max_offset - decided.examined_through, batch.store_timestamps_ms[-1] if len(batch) else None)
         finally:

@@ -179,7 +179,7 @@ class Journal:
             self.dirty = True
 
     def ends_at(self, end: int) -> None:
-        """The destination lost what stood at ``end`` and beyond, none of it a copy of ours that counts."""
+        """The destination lost what stood at ``end`` and beyond, none of it a copy of this epoch."""
         self.checkpoint = replace(self.checkpoint, scanned_through=min(self.checkpoint.scanned_through, end))
         self.dirty = True
 

@@ -102,6 +102,23 @@ async def last_true_run(store: Store, finder: CopyFinder, assignment_id: int, ep
         checked, limit = len(runs), limit * 2
 
 
+async def first_gone_before(store: Store, assignment_id: int, epoch: int, end: int) -> int | None:
+    """The lowest source offset whose copy, made before ``epoch``, stood at or beyond ``end`` of the destination queue."""
+    limit, checked, first = VERIFY_RUNS_PAGE, 0, None
+    while True:
+        runs = await store.last_runs(assignment_id, limit)
+        for run in runs[checked:]:
+            if run.epoch == epoch:
+                continue
+            if run.destination_start + run.length <= end:
+                return first  # Older ones stand before it.
+            gone = run.source_start + max(0, end - run.destination_start)
+            first = gone if first is None else min(first, gone)
+        if len(runs) < limit:
+            return first
+        checked, limit = len(runs), limit * 2
+
+
 async def _kept_part(finder: CopyFinder, run: Run, lowest_kept: int) -> Run | None:
     """A log loses its tail only, so the copies of a run that are still there are its first ones: bisect for how many."""
 
@@ -138,8 +155,7 @@ async def verify_source(source: Connector, queue: MessageQueue, position: int, i
         raise NotConnected(f"{where}: its master is away, and the replica read instead ends at {bounds.max_offset}, before {position}")
     if position > bounds.max_offset:
         raise HistoryChanged(
-            f"{where}: the queue ends at offset {bounds.max_offset}, but {position} was examined: truncated or created anew",
-            hint="look at the source, then: replicator resume TASK --accept-loss, or --from-offset O",
+            f"{where}: the queue ends at offset {bounds.max_offset}, but {position} was examined: truncated or created anew"
         )
     return await verify_examined(source, queue, identity, bounds.min_offset)
 
@@ -161,10 +177,8 @@ async def verify_examined(source: Connector, queue: MessageQueue, identity: Reco
         return False
     if not _is_same(found, identity):
         raise HistoryChanged(
-            f"cluster {source.cluster}, queue {queue}: offset {identity.queue_offset} holds another record than the one examined "
-            f"(stored at {found.store_timestamp_ms} instead of {identity.store_timestamp_ms} ms)",
-            hint="the queue was truncated, created anew, restored or swapped; look at it, then: "
-            "replicator resume TASK --accept-loss, or --from-offset O",
+            f"cluster {source.cluster}, queue {queue}: offset {identity.queue_offset} holds another record than the one examined (stored "
+            f"at {found.store_timestamp_ms} instead of {identity.store_timestamp_ms} ms): truncated, created anew, restored or swapped"
         )
     return True
 

@@ -7,7 +7,8 @@ from collections import Counter
 
 import pytest
 
-from replicator.core.offset_map import Found, OffsetMap
+from replicator.coordinator.atlas import Atlas
+from replicator.core.offset_map import Found
 from replicator.store.memory import MemoryStore
 from replicator.store.port import Assignment
 from tests.simulation.loop import VirtualLoop, run
@@ -18,27 +19,18 @@ LOST_MAX = 25
 KILLS = 4
 
 
-async def map_of(world: World, assignment: Assignment) -> OffsetMap:
-    rows = await world.store.map_rows(assignment.assignment_id)
-    assert rows is not None
-    return OffsetMap(
-        rows.runs, examined_through=rows.version.examined_through, holes=rows.holes, duplicates=rows.duplicates, epochs=rows.epochs,
-        start_offset=rows.start_offset, scanned_through=rows.version.scanned_through, relearn_from=rows.version.relearn_from,
-    )
-
-
 def ranges_of(offsets: list[int]) -> list[tuple[int, int]]:
     return [(offset, offset + 1) for offset in sorted(offsets)]
 
 
 async def lead_on(world: World, forward: Assignment, kept: int) -> None:
     """As ``resume --accept-loss`` does, once the queue is let go of."""
-    at = min(kept, forward.checkpoint.examined_through if forward.checkpoint else 0)
+    at = min(kept, forward.examined_through)
     await world.store.set_epoch(forward.assignment_id, 2, at, "loss accepted", divergence_offset=at)
 
 
 async def send_back(world: World, back: Assignment, forward: Assignment) -> list[int]:
-    ghosts = (await map_of(world, forward)).ghosts()
+    ghosts = (await Atlas(world.store).offset_map(forward.assignment_id)).ghosts()
     lost = [ghost.destination + i for ghost in ghosts if ghost.destination == ghost.lowest for i in range(ghost.length)]
     if lost:
         await world.store.begin_restore(back.assignment_id, ranges_of(lost), "test")
@@ -104,7 +96,7 @@ async def lost_and_sent_back(world: World, *, kills: int = KILLS, database_is_lo
         assert not missing or (database_is_lost and name == "hangzhou" and missing <= Counter(wanted)), f"seed {world.seed}: {missing}"
     assignments = {(one.source, one.destination): one for one in await world.store.assignments()}
     back = assignments["shanghai", "hangzhou"]
-    sent = await map_of(world, back)
+    sent = await Atlas(world.store).offset_map(back.assignment_id)
     for offset in lost:
         answer = sent.to_destination(offset)
         assert isinstance(answer, Found) == (bodies["shanghai"][offset] in bodies["hangzhou"])

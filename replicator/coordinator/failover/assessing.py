@@ -121,12 +121,11 @@ async def uncopied(assignments: Sequence[Assignment], source: Link | None, left:
 
 
 async def _behind(one: Assignment, source: Link) -> int | None:
-    examined = one.checkpoint.examined_through if one.checkpoint is not None else one.start_offset
     try:
         bounds = await source.ask(source.connector.offset_range(one.source_queue))
     except ReplicatorError:
         return one.lag_messages
-    return max(0, bounds.max_offset - max(examined, bounds.min_offset))
+    return max(0, bounds.max_offset - max(one.examined_through, bounds.min_offset))
 
 
 def find_blockers(
@@ -173,7 +172,7 @@ def find_losses(move: Move, lost: Sequence[Lost], doubtful: Sequence[Assignment]
         text = f"{count} messages that {move.target} has lost are on {move.left} only: who goes back does not get them without --restore"
         found.append(Blocker("lost-messages", WARNS, text))
     if count and wanted and relays:
-        text = f"what goes back to {move.target} would be carried on to others that may have it: {', '.join(relays)} relay"
+        text = f"what {move.target} lost would be carried on again, or come again from elsewhere: {', '.join(relays)} relay"
         found.append(Blocker("restored-is-relayed", BLOCKS, text))
     return found
 

@@ -282,6 +282,41 @@ def test_ghosts_hold_until_their_epoch_is_accounted_for():
     assert written.start(OffsetRange(0, 25), {a0: 12}, past={(a0, 1): 20}).offset == 22
 
 
+RESTORING = (Epoch(1), Epoch(2, 10, 4))
+"""Ten records were read before; of them, only what is chosen from 4 on goes back."""
+
+
+def lost_and_sent_back() -> tuple[OffsetMap, OffsetMap]:
+    """Offsets 4 to 6 of a, copied to 4 to 6 of b, were lost; three new messages took them, copied to 7 to 9, and then those that were
+    lost came back, to 7 to 9 of a."""
+    diverged = (Epoch(1), Epoch(2, 4, 4))
+    there = OffsetMap([Run(1, 0, 0, 7), Run(2, 4, 7, 3)], holes=[Hole(2, 7, 3, "loop")], epochs=diverged, examined_through=10)
+    back = OffsetMap([Run(2, 4, 7, 3)], holes=[Hole(1, 0, 10, "loop")], epochs=RESTORING, examined_through=10)
+    return there, back
+
+
+def test_a_message_sent_back_is_processed_where_its_copy_was():
+    """The group owns b, and has passed 6: the first two of those that came back are processed, of the third nobody knows."""
+    there, back = lost_and_sent_back()
+    assert [back.to_destination(offset) for offset in (3, 4, 6)] == [Absent("loop"), Found(7, 1), Found(9, 1)]
+    assert list(back.restored) == [(4, 7)]
+    written = WrittenQueue([Feeding("b", back, b0)], WayBack(there, b0))
+    answer = written.start(OffsetRange(0, 10), {b0: 6}, passed_through=4)
+    assert answer == Start(4, f"offset 7 of {b0} is not processed", 2, 3, 0)
+    assert written.start(OffsetRange(0, 10), {b0: 10}) == Start(10, "the end of the queue", 0, 0, 0)
+
+
+def test_a_copy_of_a_message_sent_back_is_processed_at_either_place():
+    """The group owns a. What it had passed there before the loss counts, and so does what it passed when it had come back."""
+    there, back = lost_and_sent_back()
+    written = WrittenQueue([Feeding("a", there, a0)], WayBack(back, a0))
+    bounds = OffsetRange(0, 10)
+    assert written.start(bounds, {a0: 10}) == Start(10, "the end of the queue", 0, 0, 0)
+    assert written.start(bounds, {a0: 8}).offset == 5, "only the first of them is passed where it came back"
+    assert written.start(bounds, {a0: 8}, past={(a0, 1): 6}).offset == 6
+    assert written.start(bounds, {a0: 7}, past={(a0, 1): 7}).offset == 10
+
+
 def test_a_third_cluster_whose_changes_of_history_are_not_known_alike_is_not_joined():
     epochs = (Epoch(1), Epoch(2, 3, 3))
     here = OffsetMap([Run(1, 0, 0, 3), Run(2, 3, 3, 3)], epochs=epochs, examined_through=6)

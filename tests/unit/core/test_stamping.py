@@ -8,7 +8,7 @@ from replicator.core.correspondence import Intervals
 from replicator.core.errors import Refused
 from replicator.core.provenance import Provenance
 from replicator.core.record import MessageQueue, RecordBatch, iterate_properties
-from replicator.core.stamp import FIRST_HOP_SUFFIX, Place, find_stamp, stamp_prefix
+from replicator.core.stamp import FIRST_HOP_SUFFIX, Coordinates, Place, Stamp, find_stamp, relay_suffix, stamp_prefix
 from replicator.core.stamping import Decided, Restoration, Stamper, TagSource
 
 HERE = Place("hhhhhhhh", MessageQueue("orders", "broker-a", 1))
@@ -140,6 +140,13 @@ def test_attempts_stay_with_their_records() -> None:
     assert (list(decided.offsets), list(decided.reconsume_times)) == ([11, 13], [1, 3])
 
 
+RELAYED = (
+    b"KEYS\x01k\x02" + stamp_prefix("abcdef", HERE, THERE, 1) + b"4;5"
+    + relay_suffix(Stamp("k", THERE, Coordinates(Place("c", THERE.queue), 1, 9, 5), None, ()))
+)  # fmt: skip
+"""Born at a third cluster, from which it comes to the one that lost it again."""
+
+
 def restoring(through: int, *offsets: int) -> Stamper:
     restoration = Restoration(through, Intervals((offset, offset + 1) for offset in offsets))
     tags = TagSource((b"origin",), TAG, lambda properties, origin: TAG)
@@ -162,12 +169,26 @@ def test_what_is_sent_back_is_as_it_was_where_it_was_born() -> None:
     assert list(stamper.provenance.seen.values()) == [6], "what is read again was judged before"
 
 
+@pytest.mark.parametrize(("relay", "offsets"), [(False, [11]), (True, [10, 11])])
+def test_what_was_sent_back_goes_on_to_third_clusters_only_where_all_does(relay, offsets) -> None:
+    """As a flow from there to a third cluster meets it."""
+    lost = restoring(11, 10).decide(make_batch([copy_of(4)]), 10)
+    third = Provenance(THERE, "cccccccc", relay=relay)
+    tags = TagSource((b"origin",), TAG, lambda properties, origin: TAG)
+    onward = Stamper(stamp_prefix("flow01", Place("cccccccc", THERE.queue), THERE, 1), tags, RESERVED, third)
+    decided = onward.decide(make_batch([lost.properties[0], b"KEYS\x01born\x02"]), 10)
+    assert list(decided.offsets) == offsets
+
+
 def test_offsets_missing_among_what_is_read_again_have_their_reason_already() -> None:
     decided = restoring(14, 11).decide(make_batch([copy_of(4), b"KEYS\x0116\x02"], [11, 16]), 10)
     assert decided.holes == [(14, 2, "expired")]
 
 
-@pytest.mark.parametrize("packed", [b"KEYS\x01k\x02", copy_of(4, put=Place("x", HERE.queue)), copy_of(4, source=Place("c", THERE.queue))])
+NOT_THEIRS = [b"KEYS\x01k\x02", copy_of(4, put=Place("x", HERE.queue)), copy_of(4, source=Place("c", THERE.queue)), RELAYED]
+
+
+@pytest.mark.parametrize("packed", NOT_THEIRS)
 def test_only_copies_of_the_destination_s_own_messages_are_sent_back(packed) -> None:
     with pytest.raises(Refused, match="offset 10 of orders"):
         restoring(14, 10).decide(make_batch([packed]), 10)
