@@ -99,8 +99,7 @@ async def _check_cluster(
         described = await link.ask(link.connector.describe())
         elapsed_ms = (time.perf_counter() - begin) * 1000
         row["reachable"] = True
-        distances = [broker.connect_ms for broker in described.brokers if broker.connect_ms is not None]
-        row["distance_ms"] = round(min(distances, default=elapsed_ms), 1)
+        row["distance_ms"] = described.distance_ms(elapsed_ms)
         row["brokers"] = [
             {"broker_name": one.broker_name, "address": one.address, "version": one.version, "sql92": one.filters_properties}
             for one in described.brokers

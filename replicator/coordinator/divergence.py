@@ -22,7 +22,7 @@ from replicator.core.errors import ReplicatorError
 from replicator.core.offset_map import OffsetMap
 from replicator.core.record import OffsetRange, Record, RecordIdentity
 from replicator.core.stamp import find_stamp
-from replicator.store.port import Assignment, Store, StoreUnavailable
+from replicator.store.port import Assignment, StoreUnavailable
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +43,7 @@ class Divergence:
 
 
 async def find_divergence(
-    store: Store, connections: Connections, known: Declared, one: Assignment, bounds: OffsetRange, position: int
+    atlas: Atlas, connections: Connections, known: Declared, one: Assignment, bounds: OffsetRange, position: int
 ) -> Divergence:
     """``bounds``: of the source queue now, ``position``: read through before. Where nothing can be compared, that is the queue's
     first offset: what stands above it is then taken for new."""
@@ -56,7 +56,7 @@ async def find_divergence(
             return Divergence(position, position)
         destination = await connections.get(known.cluster(one.destination), at_once=True)
         kept = await destination.ask(destination.connector.offset_range(one.destination_queue))
-        offset_map = await Atlas(store).offset_map(one.assignment_id)
+        offset_map = await atlas.offset_map(one.assignment_id)
         comparable = (cut(copy, bounds.min_offset, end, kept) for copy in offset_map.lowest_copies())
         copies = Copies(source, destination, one, sorted(c for c in comparable if c.length > 0))
         offset = await _differs_from(copies, bounds)

@@ -73,8 +73,8 @@ class Coordinator:
         self._progress = ProgressLoop(store, self._connections, self._atlas, instance)
         self._groups = GroupCommands(store, self._connections, self._progress)
         reverse = Reverse(store, self._connections, self.apply, lambda name: self.delete("tasks", name, force=True))
-        self._runner = FailoverRunner(store, self._connections, self._progress, reverse, instance)
-        self._failover = FailoverCommands(store, self._connections, self._progress, self._runner)
+        self._runner = FailoverRunner(store, self._connections, self._atlas, self._progress, reverse, instance)
+        self._failover = FailoverCommands(store, self._connections, self._atlas, self._progress, self._runner)
         self._rebuilds = Rebuilds(store, self._connections)
         self._applying = asyncio.Lock()
 
@@ -140,7 +140,7 @@ class Coordinator:
     ) -> dict[str, Any]:
         scope = operations.Scope(task, topic, source, destination)
         return await stops.resume(
-            self._store, self._connections, scope, accept_loss=accept_loss, from_offset=from_offset, dry_run=dry_run
+            self._store, self._connections, self._atlas, scope, accept_loss=accept_loss, from_offset=from_offset, dry_run=dry_run
         )
 
     async def status(self, task: str | None = None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from replicator.coordinator import declared
+from replicator.coordinator.atlas import Atlas
 from replicator.coordinator.connections import Connections
 from replicator.coordinator.divergence import Divergence, find_divergence
 from replicator.coordinator.leaving import LET_GO_POLL_SECONDS, LET_GO_SECONDS_MAX
@@ -79,7 +80,7 @@ class WayOut:
 
 
 async def resume(
-    store: Store, connections: Connections, scope: Scope, *, accept_loss: bool, from_offset: int | None, dry_run: bool
+    store: Store, connections: Connections, atlas: Atlas, scope: Scope, *, accept_loss: bool, from_offset: int | None, dry_run: bool
 ) -> dict[str, Any]:
     """``dry_run``: only says which queues would go on where, and what that gives up."""
     if accept_loss and from_offset is not None:
@@ -88,13 +89,13 @@ async def resume(
     held = [one for one in await store.assignments(task=scope.task) if scope.holds(one)]
     stopped = [one for one in held if one.state == STOPPED]
     if dry_run and not accept_loss and from_offset is None:
-        ways = await _ways_out(store, connections, stopped, None)
+        ways = await _ways_out(store, connections, atlas, stopped, None)
         return _answer(scope, ways, dry_run=True)
     if not accept_loss and from_offset is None:
-        return await _resume_paused(store, connections, scope, stopped, any(one.paused for one in held))
+        return await _resume_paused(store, connections, atlas, scope, stopped, any(one.paused for one in held))
     if not stopped:
         raise InvalidInput(f"{scope}: no queue is stopped for a history change, so there is no loss to accept")
-    ways = await _ways_out(store, connections, stopped, from_offset)
+    ways = await _ways_out(store, connections, atlas, stopped, from_offset)
     if dry_run:
         return _answer(scope, ways, dry_run=True)
     reason = "loss accepted" if from_offset is None else f"read on from offset {from_offset}"
@@ -109,9 +110,9 @@ def _answer(scope: Scope, ways: list[WayOut], *, dry_run: bool) -> dict[str, Any
 
 
 async def _resume_paused(
-    store: Store, connections: Connections, scope: Scope, stopped: list[Assignment], was_paused: bool
+    store: Store, connections: Connections, atlas: Atlas, scope: Scope, stopped: list[Assignment], was_paused: bool
 ) -> dict[str, Any]:
-    ways = await _ways_out(store, connections, stopped, None) if stopped else []
+    ways = await _ways_out(store, connections, atlas, stopped, None) if stopped else []
     if ways and not was_paused:
         lost = sum(way.given_up for way in ways)
         raise Unsafe(
@@ -122,7 +123,7 @@ async def _resume_paused(
 
 
 async def _ways_out(
-    store: Store, connections: Connections, stopped: list[Assignment], from_offset: int | None
+    store: Store, connections: Connections, atlas: Atlas, stopped: list[Assignment], from_offset: int | None
 ) -> list[WayOut]:
     known = await declared.load(store)
     ways = []
@@ -134,10 +135,9 @@ async def _ways_out(
                 f"{one.source_queue} of {one.source} holds offsets {bounds.min_offset} to {bounds.max_offset}, not {from_offset}",
                 hint="narrow it down with --topic and --source, --destination",
             )
-        examined = one.checkpoint.examined_through if one.checkpoint is not None else one.start_offset
         # What was not sent back yet stays where its copies are; it can be asked for again.
-        position = max(examined, (await store.epochs(one.assignment_id))[-1].restored_through)
-        divergence = await find_divergence(store, connections, known, one, bounds, position)
+        position = max(one.examined_through, (await store.epochs(one.assignment_id))[-1].restored_through)
+        divergence = await find_divergence(atlas, connections, known, one, bounds, position)
         # What may be a record that was copied before is left out, though it may be a new one: copying old ones twice is worse.
         without_doubling = min(max(position, bounds.min_offset), bounds.max_offset, divergence.new_from)
         ways.append(WayOut(one, position, bounds, without_doubling if from_offset is None else from_offset, divergence))

@@ -187,7 +187,7 @@ class TopicReconciler:
                 one.source_queue: (await known.source.ask(connector.offset_range(one.source_queue))).max_offset for one in older
             }
             self._barriers[pair.pair_id] = barrier
-        return all(_examined(one) >= barrier.get(one.source_queue, 0) for one in older)
+        return all(one.examined_through >= barrier.get(one.source_queue, 0) for one in older)
 
     async def block(self, known: FlowRound, topic: str, reason: str) -> None:
         pair = known.pairs.get(topic)
@@ -230,7 +230,3 @@ class TopicReconciler:
         flow = known.flow
         log.info(kind, task=flow.task, source=flow.source, destination=flow.destination, what=message)
         await self.store.record_event(flow.task, kind, message, {"source": flow.source, "destination": flow.destination})
-
-
-def _examined(assignment: Assignment) -> int:
-    return assignment.checkpoint.examined_through if assignment.checkpoint is not None else assignment.start_offset

@@ -216,6 +216,10 @@ class ClusterDescription:
     record_overhead_bytes: int
     warnings: tuple[str, ...] = ()
 
+    def distance_ms(self, answered_ms: float) -> float:
+        """How long the nearest broker took to connect to; ``answered_ms``, what the description took, where that is not known."""
+        return round(min((one.connect_ms for one in self.brokers if one.connect_ms is not None), default=answered_ms), 1)
+
 
 @runtime_checkable
 class FencesSource(Protocol):

@@ -242,6 +242,11 @@ class Assignment:
     """Who is to hold it, as the coordinator decided."""
     rate_per_second: float | None = None
 
+    @property
+    def examined_through(self) -> int:
+        """The source offset up to which every record was decided upon, as far as the store knows."""
+        return self.checkpoint.examined_through if self.checkpoint is not None else self.start_offset
+
 
 @dataclass(frozen=True, slots=True)
 class NewAssignment:

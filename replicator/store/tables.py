@@ -52,6 +52,12 @@ def _assignment_key() -> Column[int]:
     )
 
 
+def _place_key() -> tuple[Column[int], ...]:
+    """Where a stretch of source offsets begins, in which epoch of which assignment."""
+    epoch = Column("epoch", Integer, primary_key=True, autoincrement=False)
+    return _assignment_key(), epoch, Column("source_start", BigInteger, primary_key=True, autoincrement=False)
+
+
 meta = Table(
     "meta",
     metadata,
@@ -213,9 +219,7 @@ epochs = Table(
 restorations = Table(
     "restorations",
     metadata,
-    _assignment_key(),
-    Column("epoch", Integer, primary_key=True, autoincrement=False),
-    Column("source_start", BigInteger, primary_key=True, autoincrement=False),
+    *_place_key(),
     Column("length", BigInteger, nullable=False),
 )
 """Source offsets below the epoch's divergence that it sends back to a destination which has lost them."""
@@ -223,9 +227,7 @@ restorations = Table(
 runs = Table(
     "runs",
     metadata,
-    _assignment_key(),
-    Column("epoch", Integer, primary_key=True, autoincrement=False),
-    Column("source_start", BigInteger, primary_key=True, autoincrement=False),
+    *_place_key(),
     Column("destination_start", BigInteger, nullable=False),
     Column("length", BigInteger, nullable=False),
     Index("runs_destination", "assignment_id", "destination_start"),
@@ -235,9 +237,7 @@ runs = Table(
 holes = Table(
     "holes",
     metadata,
-    _assignment_key(),
-    Column("epoch", Integer, primary_key=True, autoincrement=False),
-    Column("source_start", BigInteger, primary_key=True, autoincrement=False),
+    *_place_key(),
     Column("length", BigInteger, nullable=False),
     Column("reason", Text, nullable=False),
 )

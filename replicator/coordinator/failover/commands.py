@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from replicator.coordinator import declared
+from replicator.coordinator.atlas import Atlas
 from replicator.coordinator.connections import Connections
 from replicator.coordinator.failover.assessing import Assessment, Blocker, Move, find_blockers, find_losses, uncopied
 from replicator.coordinator.failover.origins import origin_plans, return_plans
@@ -25,8 +26,9 @@ SHOWN_MAX = 20
 
 
 class FailoverCommands:
-    def __init__(self, store: Store, connections: Connections, loop: ProgressLoop, runner: FailoverRunner) -> None:
+    def __init__(self, store: Store, connections: Connections, atlas: Atlas, loop: ProgressLoop, runner: FailoverRunner) -> None:
         self._store = store
+        self._atlas = atlas
         self._connections = connections
         self._loop = loop
         self._runner = runner
@@ -99,9 +101,9 @@ class FailoverCommands:
     ) -> tuple[list[Lost], list[Blocker]]:
         topic = move.options.topic
         own = [one for one in assignments if one.task == task.name]
-        lost = await find_lost(self._store, self._connections, task.name, move.target, move.left, topic)
+        lost = await find_lost(self._store, self._connections, self._atlas, task.name, move.target, move.left, topic)
         topics = {one.queue.source_queue.topic for one in lost}
-        relays = relaying((await declared.load(self._store)).tasks.values(), move.target, move.left, topics)
+        relays = relaying((await declared.load(self._store)).tasks.values(), move.target, topics)
         return lost, [*blockers, *find_losses(move, lost, unsettled(own, move.target, move.left, topic), relays)]
 
     async def _resolved(self, move: Move) -> Move:

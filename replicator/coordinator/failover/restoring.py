@@ -44,19 +44,18 @@ class Lost:
     @property
     def is_examined(self) -> bool:
         """The way back has been past all of them; before that it would not know what to leave out."""
-        return self.way_back is not None and self.ranges[-1][1] <= examined(self.way_back)
+        return self.way_back is not None and self.ranges[-1][1] <= self.way_back.examined_through
 
     def to_json(self) -> dict[str, Any]:
         return {**queue_json(self.queue.destination_queue), "messages": self.count}
 
 
 async def find_lost(
-    store: Store, connections: Connections, task: str, lost_by: str, kept_by: str, topic: str | None = None
+    store: Store, connections: Connections, atlas: Atlas, task: str, lost_by: str, kept_by: str, topic: str | None = None
 ) -> list[Lost]:
     """What ``lost_by`` does not have any more. What is on its way back already is left out. Raises as asking the two clusters does,
     and ``Missing`` where a record expired while it was looked at: ask again."""
     known = await declared.load(store)
-    atlas = Atlas(store)
     found: dict[MessageQueue, tuple[Assignment, list[tuple[int, int]]]] = {}
     for one in await store.assignments(task=task):
         if (one.source, one.destination) != (lost_by, kept_by) or topic not in (None, one.source_queue.topic):
@@ -102,17 +101,13 @@ def unsettled(assignments: Iterable[Assignment], lost_by: str, kept_by: str, top
     return [one for one in flow if one.state != "running" and topic in (None, one.source_queue.topic)]
 
 
-def relaying(tasks: Iterable[ReplicationTask], cluster: str, other: str, topics: set[str]) -> list[str]:
-    """Tasks that would carry on what comes back to ``cluster``, to others who may have it already."""
+def relaying(tasks: Iterable[ReplicationTask], cluster: str, topics: set[str]) -> list[str]:
+    """Tasks that would carry on what comes back to ``cluster``, to others who may have it already; or that had carried on, and so have
+    copies of, what was not born there and comes again from where it was."""
     return sorted(
         task.name for task in tasks
-        if task.relay and any(source == cluster and destination != other for source, destination in task.flows)
-        and any(rules_of(task).matches(topic) for topic in topics)
+        if task.relay and any(source == cluster for source, _ in task.flows) and any(rules_of(task).matches(topic) for topic in topics)
     )  # fmt: skip
-
-
-def examined(one: Assignment) -> int:
-    return one.checkpoint.examined_through if one.checkpoint is not None else one.start_offset
 
 
 def _by_history(offset_map: OffsetMap, bounds: OffsetRange, kept: OffsetRange) -> Iterable[list[Segment]]:
@@ -131,7 +126,7 @@ async def _not_sent_back(
     store: Store, atlas: Atlas, way_back: Assignment, records: Sequence[tuple[int, int]]
 ) -> list[tuple[int, int]]:
     newest = (await store.epochs(way_back.assignment_id))[-1]
-    if way_back.task and examined(way_back) < newest.restored_through:
+    if way_back.task and way_back.examined_through < newest.restored_through:
         return []  # It is at it.
     sent = await atlas.offset_map(way_back.assignment_id)
     return [

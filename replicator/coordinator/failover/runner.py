@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from replicator.coordinator.atlas import Atlas
 from replicator.coordinator.connections import Connections
 from replicator.coordinator.failover.assessing import Move
 from replicator.coordinator.failover.reverse import Reverse
@@ -41,8 +42,11 @@ WAIT_SECONDS = 1.0
 
 
 class FailoverRunner:
-    def __init__(self, store: Store, connections: Connections, loop: ProgressLoop, reverse: Reverse, instance: str) -> None:
+    def __init__(
+        self, store: Store, connections: Connections, atlas: Atlas, loop: ProgressLoop, reverse: Reverse, instance: str
+    ) -> None:
         self._store = store
+        self._atlas = atlas
         self._connections = connections
         self._loop = loop
         self._reverse = reverse
@@ -146,7 +150,7 @@ class FailoverRunner:
         notes = {step.name: step.notes for step in course.steps}
         if row.kind == FAILBACK:
             notes["failover"] = await self._fence_before(row)
-        return Steps(self._store, self._connections, self._loop, self._reverse, move, f"{row.kind} {row.failover_id}", notes)
+        return Steps(self._store, self._connections, self._atlas, self._loop, self._reverse, move, f"{row.kind} {row.failover_id}", notes)
 
     async def _fence_before(self, row: FailoverRow) -> Mapping[str, Any]:
         """What the last failover in this direction closed and nobody opened since."""

@@ -12,10 +12,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from replicator.coordinator import declared
+from replicator.coordinator.atlas import Atlas
 from replicator.coordinator.connections import Connections, Link
 from replicator.coordinator.failover.assessing import Move
 from replicator.coordinator.failover.origins import OriginPlan, ReturnPlan, origin_plans, return_plans
-from replicator.coordinator.failover.restoring import examined, find_lost, restore, unsettled
+from replicator.coordinator.failover.restoring import find_lost, restore, unsettled
 from replicator.coordinator.failover.reverse import Reverse
 from replicator.coordinator.progress.loop import ProgressLoop
 from replicator.coordinator.progress.planning import REFUSE, Asked, GroupPlan, seen_again_in
@@ -47,6 +48,7 @@ class Steps:
 
     store: Store
     connections: Connections
+    atlas: Atlas
     loop: ProgressLoop
     reverse: Reverse
     move: Move
@@ -163,7 +165,7 @@ class Steps:
             raise Waits(f"what {target} has lost is not known yet: {doubtful[0].source_queue} is {doubtful[0].state}")
         if not self.move.options.rehearse:
             await self._flow(left, target)
-        lost = await find_lost(self.store, self.connections, self.move.task, target, left, self.move.options.topic)
+        lost = await find_lost(self.store, self.connections, self.atlas, self.move.task, target, left, self.move.options.topic)
         text = f"{sum(one.count for one in lost)} messages of {len(lost)} queues that {target} has lost"
         if self.move.options.rehearse:
             return f"would send back {text}"
@@ -186,8 +188,8 @@ class Steps:
         await self._producers_have_noticed()
         flow = await self._flow(left, target)
         ends = await self._ends(link, flow, note)
-        behind = [one for one in flow if examined(one) < ends.get(str(one.assignment_id), 0)]
-        missing = sum(ends[str(one.assignment_id)] - examined(one) for one in behind)
+        behind = [one for one in flow if one.examined_through < ends.get(str(one.assignment_id), 0)]
+        missing = sum(ends[str(one.assignment_id)] - one.examined_through for one in behind)
         if not missing:
             return f"everything of {left} up to {sum(ends.values())} offsets over {len(flow)} queues is on {target}"
         stopped = next((one for one in behind if one.state not in ("running", "starting", "waiting-for-worker")), None)

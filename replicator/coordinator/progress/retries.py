@@ -75,5 +75,4 @@ async def waiting_counts(link: Link, groups: Collection[str]) -> dict[str, int] 
 
 def _is_copied(one: Assignment, ends: Mapping[tuple[str, int], int]) -> bool:
     queue = one.source_queue
-    examined = one.checkpoint.examined_through if one.checkpoint is not None else one.start_offset
-    return examined >= ends.get((queue.broker_name, queue.queue_id), 0)
+    return one.examined_through >= ends.get((queue.broker_name, queue.queue_id), 0)

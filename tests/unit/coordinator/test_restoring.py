@@ -2,6 +2,7 @@
 
 import pytest
 
+from replicator.coordinator.atlas import Atlas
 from replicator.coordinator.failover.assessing import Move, find_losses
 from replicator.coordinator.failover.restoring import Lost, find_lost, relaying, restore, unsettled
 from replicator.core.failover import Options
@@ -28,7 +29,7 @@ async def lost_four(world, *, from_offset=None, kept_copies=0):
 
 
 async def found(world):
-    return await find_lost(world.store, world.coordinator._connections, "t", "hz", "sh")
+    return await find_lost(world.store, world.coordinator._connections, Atlas(world.store), "t", "hz", "sh")
 
 
 async def with_way_back(world, examined):
@@ -148,5 +149,6 @@ def test_tasks_that_would_carry_it_on():
     tasks = [
         one_way("there", "hz", "sh", relay=True), one_way("plain", "hz", "bj"), one_way("on", "hz", "bj", relay=True),
         two_way("mesh", "hz", "gz", relay=True), one_way("other", "hz", "bj", relay=True, topics=("pay",)),
+        one_way("to", "bj", "hz", relay=True),
     ]  # fmt: skip
-    assert relaying(tasks, "hz", "sh", {"orders"}) == ["mesh", "on"]
+    assert relaying(tasks, "hz", {"orders"}) == ["mesh", "on", "there"]

@@ -99,7 +99,7 @@ class GroupWorld(World):
         tokens.update({assignment_id: one.token for assignment_id, one in leased.items()})
         items = []
         for row in rows:
-            begin = row.checkpoint.examined_through if row.checkpoint else row.start_offset
+            begin = row.examined_through
             end = len(self.memory[source].records(row.source_queue))
             there = len(self.memory[destination].records(row.destination_queue))
             if end > begin:

@@ -10,7 +10,8 @@ from replicator.core.errors import OUT_OF_REACH, InvalidInput, Missing, NotConne
 from replicator.core.failover import Options
 from replicator.core.groups import GroupMembers, GroupSettings, Subscription
 from replicator.core.task import ProgressSpec
-from replicator.store.port import Conflict
+from replicator.store.port import Checkpoint, Conflict, Progress, Run
+from tests.unit.coordinator.conftest import INSTANCE
 from tests.unit.coordinator.progress.conftest import MANUAL, leave, make
 
 WAIT_SECONDS = 5.0
@@ -332,3 +333,69 @@ async def test_automatic_sync_follows_the_new_owner():
         assert GroupSettings("pay").consumable
     finally:
         await leave(world)
+
+
+async def lose_four(world):
+    """Of ten messages, all of them copied, hz has lost the last four; its queue stopped and was led on."""
+    (forward,) = await world.assigned("hz", "sh")
+    world.memory["hz"].truncate(forward.source_queue, 6)
+    await world.store.release(forward.assignment_id, world.tokens[forward.assignment_id], clean=True)
+    await world.store.set_epoch(forward.assignment_id, 2, 6, "loss accepted")
+
+
+async def reported(world, source, destination, **fields):
+    """By a worker that holds the queue then."""
+    (row,) = await world.assigned(source, destination)
+    assert await world.coordinator._progress.hold()
+    assert await world.store.place(INSTANCE, {row.assignment_id: "worker-1"})
+    for one in await world.store.acquire("worker-1", 60.0, 10):
+        world.tokens[one.assignment_id] = one.token
+    saved = Progress(row.assignment_id, world.tokens[row.assignment_id], **{"checkpoint": row.checkpoint, **fields})
+    assert await world.store.save_progress([saved]) == set()
+
+
+async def test_what_the_failed_cluster_lost_goes_back_before_its_groups_do():
+    world = await make(MANUAL, both_ways=True)
+    try:
+        await world.skip("sh", "hz")
+        for name, groups in world.groups.items():
+            world.commit(name, "pay", 6)
+            groups.members["pay"] = GroupMembers(1, "push", subscriptions=EVERYTHING)
+        await world.interval(1)
+        for groups in world.groups.values():
+            groups.members.clear()
+        await carried_out(world)
+        world.commit("sh", "pay", 8)
+        await lose_four(world)
+        plan = await world.coordinator.failover_plan(move("failback", restore=True))
+        assert [one["name"] for one in plan["blockers"] if one["severity"] == "blocks"] == ["loss-not-known"], "nobody has looked yet"
+        await reported(world, "hz", "sh")
+        plan = await world.coordinator.failover_plan(move("failback", restore=True))
+        assert plan["lost"]["messages"] == 4
+        assert plan["steps"][:3] == ["open", "restore", "catch-up"]
+        rehearsed = await carried_out(world, "failback", restore=True, rehearse=True)
+        assert step(rehearsed, "restore")["detail"] == "would send back 4 messages of 1 queues that hz has lost"
+        (back,) = await world.assigned("sh", "hz")
+        assert len(await world.store.epochs(back.assignment_id)) == 1, "nothing has begun"
+        await world.store.release(back.assignment_id, world.tokens[back.assignment_id], clean=True)
+        answer = await begin(world, "failback", restore=True)
+        running = asyncio.create_task(carried_on(world, answer["id"]))
+        await until(world, state="waiting", reason="4 messages of sh are not on hz yet")
+        world.memory["hz"].produce_many(back.destination_queue, [b"back"] * 4)
+        runs = [Run(2, 6, 6, 4)]
+        await reported(world, "sh", "hz", checkpoint=Checkpoint(2, 10, 9, 9, None, 10), runs=runs)
+        await until(world, state="done")
+        await asyncio.wait_for(running, WAIT_SECONDS)
+        done = await shown(world)
+        assert step(done, "restore")["detail"] == "4 messages of 1 queues that hz has lost go back to it, behind what it has taken since"
+        assert world.stands("hz", "pay") == 8, "6 and 7 came back at 6 and 7, and were processed in sh"
+    finally:
+        await leave(world)
+
+
+async def test_only_a_failback_restores(manual):
+    manual.commit("hz", "pay", 6)
+    for asked in (manual.coordinator.failover_plan, manual.coordinator.failover_run):
+        with pytest.raises(InvalidInput, match="only a failback restores"):
+            await asked(move(restore=True))
+    assert await manual.store.failovers("t") == []
